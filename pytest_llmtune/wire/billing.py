@@ -20,9 +20,9 @@ from pytest_llmtune.wire.response import (
     answer_bytes,
     dicts_in,
     documents_of,
+    event_data,
     facts_of,
     folded,
-    lines_of,
     request_of,
     tier_in,
     usage_of,
@@ -210,10 +210,7 @@ def _wrote(found: Any) -> bool:
 
 def _lost(text: str, read: int) -> bool:
     """Whether a stream has an event that cannot be read, which may be that with the usage."""
-    if "data:" not in text:
-        return False
-    events = [line[5:].lstrip() for line in lines_of(text) if line.startswith("data:")]
-    return len([event for event in events if event.startswith("{")]) > read
+    return "data:" in text and sum(event.lstrip().startswith("{") for event in event_data(text)) > read
 
 
 _BEDROCK = lazy_regex(r"/model/[^/]+/(?:converse|invoke)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import is_json, safe_json
 from pytest_llmtune.wire.event_stream import is_whole
-from pytest_llmtune.wire.response import documents_of, facts_of, lines_of, parse_object
+from pytest_llmtune.wire.response import dicts_in, documents_of, event_data, lines_of, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,8 +117,14 @@ def decoded(body: bytes, encoding: str = "") -> bytes:
         except ImportError:
             raise ValueError(f"has the content encoding {name!r}, whose library is not installed") from None
         except (OSError, EOFError, ValueError, zlib.error):
+            if body.startswith(_PACKED):
+                raise ValueError(f"was cut, or has not the content encoding {name!r} that it names") from None
             break  # already decoded
     return body
+
+
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How gzip and zstd begin; other encodings have no such mark."""
 
 
 def _deflate(body: bytes) -> bytes:
@@ -144,10 +150,17 @@ def _brotli(body: bytes) -> bytes:
 
 def _zstd(body: bytes) -> bytes:
     zstandard = import_module("zstandard")
+    parts: list[bytes] = []
     try:
-        return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(body))
+        while body or not parts:  # a body may have several frames
+            frame = zstandard.ZstdDecompressor().decompressobj()
+            parts.append(bytes(frame.decompress(body)))
+            if not frame.eof:  # of a frame that was cut, it gives what there is
+                raise EOFError
+            body = frame.unused_data
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from None
+    return b"".join(parts)
 
 
 _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
@@ -174,21 +187,32 @@ def why_incomplete(path: str, status: int, text: str, content_type: str, binary:
         path: of the request's URL; model routes answer in JSON or in events.
         binary: in place of ``text``, the body of a binary response.
     """
-    if binary:
-        return "was cut" if _AWS_EVENTS in content_type and not is_whole(binary) else ""
+    answers = status < 300 and path.endswith(_ROUTES)
+    if binary and _AWS_EVENTS in content_type:
+        return "" if is_whole(binary) else "was cut"
+    if binary:  # a cut may be within a character
+        return "is truncated, or not UTF-8" if answers or _is_utf8_by_type(content_type) else ""
     if any(kind in content_type for kind in _LINES):  # of which the first alone is a JSON object too
         return _why_incomplete_lines(text)
     data = parse_object(text)
     if data is not None:
         return "has no choices" if data.get("choices") == [] and "usage" in data else ""
     if "event-stream" in content_type or is_stream(text):
-        return _why_incomplete_events(text)
-    should_be = (status < 300 and path.endswith(_ROUTES)) or (text and "json" in content_type)
-    return "is truncated, or not JSON" if should_be and not is_json(text) else ""
+        return _why_incomplete_events(text, answers=answers)
+    should_be = answers or (text and "json" in content_type)
+    items = list(documents_of(text)) if text.lstrip().startswith("[") else []  # Gemini's stream without events
+    return "is truncated, or not JSON" if should_be and not is_json(text) else _unfinished(items)
 
 
 _AWS_EVENTS = "vnd.amazon.eventstream"
 _LINES = ("ndjson", "jsonl", "json-lines", "stream+json")
+
+
+def _is_utf8_by_type(content_type: str) -> bool:
+    """Whether a body of this type is UTF-8: JSON and event streams, unless a server names another encoding."""
+    _, named, charset = content_type.lower().partition("charset=")
+    other = named and not charset.strip(" \"'").startswith(("utf-8", "utf8"))
+    return not other and any(kind in content_type for kind in ("json", "event-stream"))
 
 
 _LAST = {
@@ -201,26 +225,44 @@ _LAST = {
 """Prefix of a provider's event types to the types of its final event."""
 
 
-def _why_incomplete_events(text: str) -> str:
-    """Why an event stream is incomplete: it must end with its provider's final event, if known."""
-    cut = "was cut before its last event"
-    if "data: [DONE]" in text or "data:[DONE]" in text:
+_CUT = "was cut before its last event"
+
+
+def _why_incomplete_events(text: str, *, answers: bool) -> str:
+    """Why an event stream is incomplete: it must end with its provider's final event, if known.
+
+    Args:
+        answers: whether it is a model's, which has events.
+    """
+    data = [event.strip() for event in event_data(text)]
+    if "[DONE]" in data:
         return ""
-    events = list(documents_of(text))
+    unread = any(event.startswith("{") and parse_object(event) is None for event in data)
+    return _CUT if unread or (answers and not data) else _unfinished(list(documents_of(text)))
+
+
+def _unfinished(events: list[dict[str, Any]]) -> str:
+    """Why events, or the items of an array, are not a complete answer; empty for those that are none of a known provider's."""
     if any(event.get("error") for event in events):
         return ""  # the final event
     kinds = [str(event.get("type") or "") for event in events]
     for begins, last in _LAST.items():
         if any(kind.startswith(begins) for kind in kinds):
-            return "" if set(kinds) & set(last) else cut
+            return "" if set(kinds) & set(last) else _CUT
     if any("candidates" in event or "usageMetadata" in event for event in events):
-        candidates = [each for event in events for each in event.get("candidates") or () if isinstance(each, dict)]
+        candidates = [each for event in events for each in dicts_in(event.get("candidates"))]
         # a candidate ends with its finishReason; a blocked prompt has none
-        ended = any(each.get("finishReason") for each in candidates)
-        return "" if ended or any(event.get("promptFeedback") for event in events) else cut
+        begun, ended = ({each.get("index", 0) for each in some} for some in (candidates, filter(_ended, candidates)))
+        return "" if (ended and begun <= ended) or any(event.get("promptFeedback") for event in events) else _CUT
     if any(isinstance(event.get("choices"), list) for event in events):
-        return "" if facts_of(text).finish_reasons else cut
+        choices = [each for event in events for each in dicts_in(event.get("choices"))]
+        begun, ended = ({each.get("index", 0) for each in some} for some in (choices, filter(_ended, choices)))
+        return "" if ended and begun <= ended else _CUT
     return ""
+
+
+def _ended(choice: dict[str, Any]) -> bool:
+    return bool(choice.get("finish_reason") or choice.get("finishReason"))
 
 
 def _why_incomplete_lines(text: str) -> str:

@@ -117,9 +117,26 @@ def documents_of(text: str) -> Iterator[dict[str, Any]]:
     if text.lstrip().startswith("["):  # Gemini's stream without server-sent events
         yield from dicts_in(_json(text))
         return
-    for line in lines_of(text):
-        if (document := parse_object(line.removeprefix("data:"))) is not None:
+    for line in event_data(text) if "data:" in text else lines_of(text):
+        if (document := parse_object(line)) is not None:
             yield document
+
+
+def event_data(text: str) -> Iterator[str]:
+    """The data of each event of a stream, and each line outside of events.
+
+    An event may spread its JSON over several ``data:`` lines; some servers write several events without a blank line between.
+    """
+    data: list[str] = []
+    for line in [*lines_of(text.lstrip(_BOM)), ""]:
+        if line.startswith("data:"):
+            data.append(line[5:])
+        elif not line.strip():
+            joined = "\n".join(data)
+            yield from [joined] if len(data) > 1 and parse_object(joined) is not None else data
+            data = []
+        elif not line.startswith((":", "event:", "id:", "retry:")):
+            yield line
 
 
 def dicts_in(value: Any) -> list[dict[str, Any]]:

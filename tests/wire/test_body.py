@@ -9,7 +9,7 @@ from importlib import import_module
 
 import pytest
 
-from pytest_llmtune.wire.body import decoded, why_incomplete
+from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
 
 BODY = json.dumps({"choices": [], "text": "안녕"}, ensure_ascii=False).encode()
 CHAT = "/v1/chat/completions"
@@ -86,6 +86,15 @@ BROKEN = "is truncated, or not JSON"
         (events({"candidates": [{"finishReason": "STOP"}]}), EVENTS, ""),
         (events({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}), EVENTS, ""),
         (events({"something": "else"}), EVENTS, ""),
+        (events({"choices": [{"delta": {"content": "data: [DONE]"}}]}), EVENTS, CUT),  # said by the model
+        (events({"choices": [{"index": 0}]}, {"choices": [{"index": 1, "finish_reason": "stop"}]}), EVENTS, CUT),
+        ('data: {"choices": [{"ind', EVENTS, CUT),  # within the only event
+        ('data: {"choices":\ndata: [{"finish_reason": "stop"}]}\n\n', EVENTS, ""),  # one event on two lines
+        ('\ufeffdata: {"choices": [{}]}\r\n\r\n', EVENTS, CUT),
+        ("", EVENTS, CUT),
+        (": keep-alive\n\n: keep-alive\n\n", EVENTS, CUT),
+        ('[{"candidates": [{"content": {}}]}]', "application/json", CUT),
+        ('[{"candidates": [{"finishReason": "STOP"}]}]', "application/json", ""),
         ('{"response": "a", "done": false}\n{"response": "b"', "application/x-ndjson", BROKEN),
         ('{"response": "a", "done": false}\n', "application/x-ndjson", "was cut before its last line"),
         ('{"response": "a", "done": false}\n{"done": false}\n', "application/x-ndjson", "was cut before its last line"),
@@ -99,6 +108,47 @@ BROKEN = "is truncated, or not JSON"
 def test_an_answer_that_is_not_complete(text: str, content_type: str, why: str) -> None:
     """Each provider's stream has a last event; JSON Lines a line that is done."""
     assert why_incomplete(CHAT, 200, text, content_type) == why
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "why"),
+    [
+        (CHAT, EVENTS, "is truncated, or not UTF-8"),
+        (CHAT, "", "is truncated, or not UTF-8"),
+        ("/api/chat", "application/x-ndjson", "is truncated, or not UTF-8"),
+        ("/weather", "application/json; charset=utf-8", "is truncated, or not UTF-8"),
+        ("/weather", "application/json; charset=latin-1", ""),
+        ("/v1/audio/speech", "audio/mpeg", ""),
+    ],
+)
+def test_a_cut_within_a_character(path: str, content_type: str, why: str) -> None:
+    """The bytes are no text then; an answer in JSON or events is not complete for that."""
+    cut = (
+        events({"choices": [{"delta": {"content": "caf\xe9"}}]})
+        .replace("\\u00e9", "\xe9")
+        .encode()
+        .partition(b"\xa9")[0]
+    )
+    text, data = text_or_data(cut, 200, content_type)
+    assert (text, data) == ("", cut)
+    assert why_incomplete(path, 200, text, content_type, data) == why
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_packed_body_that_was_cut_is_no_body(encoding: str) -> None:
+    """Nor is what could be unpacked of it."""
+    body = b"data: 1\n\n" * 1000
+    packed = (
+        gzip.compress(body, mtime=0)
+        if encoding == "gzip"
+        else pytest.importorskip("zstandard").ZstdCompressor().compress(body)
+    )
+    assert decoded(packed, encoding) == body
+    assert decoded(packed + packed, encoding) == body + body
+    assert decoded(body, encoding) == body  # unpacked already, as aiohttp does
+    for cut in (packed[:-4], packed[: len(packed) // 2]):
+        with pytest.raises(ValueError, match=f"was cut, or has not the content encoding '{encoding}'"):
+            decoded(cut, encoding)
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/files", 200), (CHAT, 502)])

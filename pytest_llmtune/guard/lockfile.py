@@ -19,7 +19,7 @@ from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.text import label, number, per_thousand, quoted
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
-from pytest_llmtune.guard.rows import answers_digest
+from pytest_llmtune.guard.rows import answers_digest, calls_digest
 from pytest_llmtune.types import Evaluation, ExampleResult, Interval, Row
 from pytest_llmtune.wire.response import facts_of
 
@@ -83,6 +83,8 @@ class LockedExample:
     """USD of this instance; None in files of earlier versions."""
     calls: tuple[str, ...] = ()
     """Hashes of the calls of a task's first run, in order."""
+    runs: str = ""
+    """8 hex digits of a hash of the calls of all runs of a task; empty if there is one run, and in files of earlier versions."""
 
     @classmethod
     def of(cls, result: ExampleResult, asked: str = "") -> LockedExample:
@@ -99,12 +101,13 @@ class LockedExample:
             answers_digest(result.responses) if grade else "",
             result.cost.normalize() if grade else None,
             tuple(call.digest for call in result.runs[0].calls) if result.runs else (),
+            calls_digest(result.runs) if len(result.runs) > 1 else "",
         )
 
     def to_line(self) -> dict[str, Any]:
         """JSON data for its line in the file; suites without a task have no calls."""
         plain: dict[str, Any] = to_plain(self)
-        return plain if self.calls else {name: value for name, value in plain.items() if name != "calls"}
+        return {name: value for name, value in plain.items() if value or name not in ("calls", "runs")}
 
 
 @dataclass(frozen=True, slots=True)

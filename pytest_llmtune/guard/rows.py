@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.suite.prompts import Template
-    from pytest_llmtune.types import Row
+    from pytest_llmtune.types import Row, TaskRun
 
 
 _EXCERPT = 300
@@ -60,3 +60,8 @@ def _shown(row: Row, columns: Sequence[str]) -> str:
 def answers_digest(responses: Iterable[str]) -> str:
     """8 hex digits of a hash: equal for the same answers in any order."""
     return digest(sorted(responses))[:8]
+
+
+def calls_digest(runs: Iterable[TaskRun]) -> str:
+    """8 hex digits of a hash: equal for task runs that make the same calls and get the same answers, in any order of runs."""
+    return digest(sorted([call.digest for call in run.calls] for run in runs))[:8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard.lockfile import Lock, LockedExample, short_answer
-from pytest_llmtune.guard.rows import RowColumns, answers_digest
+from pytest_llmtune.guard.rows import RowColumns, answers_digest, calls_digest
 from pytest_llmtune.suite.keys import Threshold
-from pytest_llmtune.types import Evaluation, Example, Interval, Row
+from pytest_llmtune.types import Evaluation, Example, ExampleResult, Interval, Row
 
 if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
@@ -197,8 +197,7 @@ def compare(
         if example is None or grade is None or metric not in grade.metrics or metric not in example.metrics:
             continue
         old, now = example.metrics[metric], round(float(grade.metrics[metric]), 6)  # as in a lock file
-        is_fresh = answers_digest(result.responses) != example.answers if example.answers else fresh
-        for sides in (shared, new if is_fresh else recorded):
+        for sides in (shared, new if _has_new_answers(result, example, fresh=fresh) else recorded):
             sides.add(old, now, mode)
         costs.append(result.cost)
         old_costs.append(example.cost)
@@ -228,6 +227,24 @@ def compare(
         cost_before=None if None in old_costs else sum(filter(None, old_costs), Decimal(0)) / len(costs),
         cost_now=sum(costs, Decimal(0)) / len(costs),
     )
+
+
+def _has_new_answers(result: ExampleResult, example: LockedExample, *, fresh: bool) -> bool:
+    """Whether the models' answers are not the baseline's, so that chance plays a part; ``fresh`` as for ``judge``.
+
+    What a task returns may change with its code. It is new only if one of its calls is: a change of code is no chance.
+    """
+    if not example.answers:
+        return fresh
+    if answers_digest(result.responses) == example.answers:
+        return False
+    if not result.runs or not example.calls:
+        return True
+    if not any(len(run.calls) for run in result.runs):
+        return False
+    if len(result.runs) > 1 or example.responses > 1:
+        return calls_digest(result.runs) != example.runs
+    return not Counter(call.digest for call in result.runs[0].calls) <= Counter(example.calls)
 
 
 def _top(votes: Sequence[tuple[str, int]]) -> int:

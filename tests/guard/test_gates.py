@@ -20,7 +20,7 @@ from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, Verdict, criteria_of, limits_of, match
 from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.keys import parse_threshold
-from pytest_llmtune.types import Evaluation, ExampleResult, Interval
+from pytest_llmtune.types import Evaluation, ExampleResult, Interval, ModelCall, TaskRun
 
 
 def at_least(limit: str, metric: str = "success_vote", group: str | None = None) -> Limit:
@@ -260,6 +260,40 @@ def test_over_recorded_answers_one_lost_row_is_no_chance() -> None:
     opted_out = judge(now, Criteria(), lock(before))
     assert opted_out.passed
     assert "not gated against the baseline (max_drop=None): a drop of success_vote cannot fail" in opted_out.notes
+
+
+def _task_runs(*runs: str) -> tuple[TaskRun, ...]:
+    """Runs of a task with one call for each letter, whose answer the letter is."""
+    return tuple(
+        TaskRun(number, "", calls=tuple(ModelCall(index, "m", digest=letter) for index, letter in enumerate(calls, 1)))
+        for number, calls in enumerate(runs, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "new"),
+    [
+        (["ab"], ["ab"], False),
+        (["ab"], ["a"], False),  # a call less asks nobody anew
+        (["ab"], [""], False),
+        (["ab"], ["ac"], True),
+        (["ab"], ["aab"], True),
+        ([""], [""], True),  # what it calls is not seen
+        (["ab", "ac"], ["ac", "ab"], False),
+        (["ab", "ac"], ["ab", "ad"], True),
+        (["ab", "ac"], ["", ""], False),
+        (["ab", "ac"], ["ab"], True),
+        (["ab"], ["ab", "ab"], True),
+    ],
+)
+def test_a_tasks_answers_are_new_if_one_of_its_calls_is(before: list[str], now: list[str], new: bool) -> None:
+    """What it returns is no answer of a model: another result of the same calls is a change of code, and no chance."""
+    texts = {"responses": ["old"] * len(before)}, {"responses": ["new"] * len(now)}
+    old = [dataclasses.replace(result(i, **texts[0]), runs=_task_runs(*before)) for i in range(20)]
+    lost = dataclasses.replace(result(0, 0, **texts[1]), runs=_task_runs(*now))
+    verdict = judge(evaluation([lost, *old[1:]]), Criteria(strict=True, alpha=0.05), lock(evaluation(old)))
+    assert verdict.passed is new
+    assert ("where the answers are the recorded ones" in sentence(verdict, "max_drop")) is not new
 
 
 def test_new_answers_to_some_rows_do_not_excuse_the_others() -> None:

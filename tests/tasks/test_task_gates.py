@@ -143,6 +143,22 @@ def test_a_live_run_stops_once_it_is_decided(project: Project) -> None:
     assert project.run("--llm-live", "--llm-stop-early=2").ret != 0
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_task_that_reads_the_recorded_answers_worse_fails_by_default(project: Project, runs: int) -> None:
+    """All calls are the baseline's, so that one lost row of many is no chance, though what the task returns is new."""
+    project.write_task(DESK)
+    project.write_suite("", suite=SUITE.replace("n=4", f"n={runs}").replace("test_size=4", "test_size=12"))
+    project.run_outside("--llm-tune").assert_outcomes(passed=1)
+    project.run_outside().assert_outcomes(passed=1)
+
+    project.write_task(
+        DESK.replace(").choices[0].message.content\n", ").choices[0].message.content.replace('is 7.', 'is seven')\n")
+    )
+    result = project.run_outside()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*by default no drop is allowed where the answers are the recorded ones*", "*lost *"])
+
+
 def test_what_the_search_paid_for_keeps_its_day(project: Project) -> None:
     """The winner's rows are those of the search: all calls come from the cache, and the recording says when they were answered."""
     project.write_task(DESK)

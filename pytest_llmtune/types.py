@@ -290,8 +290,13 @@ class Completion:
     """USD at current prices, for a task, whose calls may use several models; None: priced from ``usage``."""
     calls: tuple[Any, ...] = field(default=(), repr=False)
     """A task's recorded interactions."""
-    kept: tuple[str, ...] = field(default=(), repr=False)
-    """Cache keys of a task's calls."""
+    cache_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Of a task's calls."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The former name of ``cache_keys``."""
+        return self.cache_keys
 
     @property
     def texts(self) -> tuple[str, ...]:

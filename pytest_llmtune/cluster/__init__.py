@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Engine(Connection):
     """A Ray cluster that sends requests and grades instead of this process."""
 
-    def asker(self, source: LiveSource) -> ClusterRequester:
+    def requester(self, source: LiveSource) -> ClusterRequester:
         """The requester for a source."""
         return ClusterRequester(self, source)
 

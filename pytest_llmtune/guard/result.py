@@ -48,7 +48,7 @@ class Migration:
     """The verdict with its figures."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The configuration evaluated."""
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """Further differences from the locked configuration, and why; failed gates of the suite."""
     before: Measured | None = None
     """The tuned metric of the recording; None, as the other figures, where nothing could be measured."""
@@ -161,7 +161,7 @@ class SuiteReport:
         """Remarks on the verdict, the run and the recording."""
         unused = self.recording.unused if self.recording else 0
         advice = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
-        differences = [f"{each.model}: {note}" for each in self.migrations for note in each.told]
+        differences = [f"{each.model}: {note}" for each in self.migrations for note in each.notes]
         notes = (*self.verdict.notes, *differences, *self.notes, *([advice] if unused else []))
         return tuple(scoped(note, self.nodeid) for note in notes)
 

@@ -370,5 +370,5 @@ def _completion(found: Sequence[_RunResult], paid: Decimal) -> Completion:
         paid=paid,
         cost=sum((run.cost for run in runs), _ZERO),
         calls=tuple(interaction for each in found for interaction in each.interactions),
-        kept=tuple(name for each in found for name in each.names),
+        cache_keys=tuple(name for each in found for name in each.names),
     )

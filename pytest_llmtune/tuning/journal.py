@@ -99,8 +99,8 @@ class StudyLog:
 
         A search only requests the first answers to a request, never a later draw.
         """
-        if completion.kept:
-            usd = (self.uncounted.pop((name, 0), Decimal(0)) for name in completion.kept)
+        if completion.cache_keys:
+            usd = (self.uncounted.pop((name, 0), Decimal(0)) for name in completion.cache_keys)
             return max(sum(usd, Decimal(0)), completion.paid)  # two concurrent runs may have paid for the same call
         used = ((request.key, index) for index in range(len(completion.exchanges)))
         noted = sum((self.uncounted.pop(each, Decimal(0)) for each in used), Decimal(0))

@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Disconnect."""
         ...
 
-    def asker(self, source: LiveSource) -> Requester:
+    def requester(self, source: LiveSource) -> Requester:
         """A requester for a source."""
         ...
 

@@ -232,7 +232,7 @@ class SuiteServices:
         from pytest_llmtune.workflow.live import endpoints_for
 
         suite, settings = self.suite, self.settings
-        remote = None if self.engine is None else self.engine.asker
+        remote = None if self.engine is None else self.engine.requester
         if remote is None and settings.source is not None:  # a registered requester that replaces HTTP
             remote = plugins.load("sources", settings.source)
             if remote is None:

@@ -43,7 +43,7 @@ def test_the_same_answers_as_without_a_cluster(engine: Engine, live: Live) -> No
         asked = server.count
         server.peak, server.latency = 0, many_at_once
         ledger, cache = Ledger(), live.cache("there")
-        source = live.source(server, cache=cache, ledger=ledger, remote=engine.asker)
+        source = live.source(server, cache=cache, ledger=ledger, remote=engine.requester)
         there = Live.run(source, *questions(24, 3))
         assert [each.choices for each in there] == [each.choices for each in here]
         assert [each.usage for each in there] == [each.usage for each in here]
@@ -54,7 +54,7 @@ def test_the_same_answers_as_without_a_cluster(engine: Engine, live: Live) -> No
         assert any("gives at most 2 answers" in note for note in source.account.notes)
         assert server.peak > 8
         assert server.count - asked <= asked + 4  # each node may find out for itself that n = 3 is too many
-        again = Live.run(live.source(server, cache=live.cache("there"), remote=engine.asker), *questions(24, 3))
+        again = Live.run(live.source(server, cache=live.cache("there"), remote=engine.requester), *questions(24, 3))
         assert [each.choices for each in again] == [each.choices for each in here]
         assert sum(each.paid for each in again) == 0
 
@@ -68,7 +68,7 @@ def test_both_nodes_ask(engine: Engine, live: Live) -> None:
     assert len(nodes) >= 2
     assert engine.width >= 2
     with LLMServer(latency=0.8) as server:
-        Live.run(live.source(server, concurrency=engine.width, remote=engine.asker), *questions(4 * engine.width))
+        Live.run(live.source(server, concurrency=engine.width, remote=engine.requester), *questions(4 * engine.width))
         assert server.peak == engine.width
 
 
@@ -77,7 +77,7 @@ def test_no_cent_over_the_budget(engine: Engine, live: Live) -> None:
     """Each request costs at most what is reserved for it; all nodes reserve at one place."""
     with LLMServer(answer="word " * 40, latency=0.01) as server:
         ledger = Ledger(Decimal("0.004"), name="optimization_budget")
-        source = live.source(server, ledger=ledger, concurrency=16, remote=engine.asker)
+        source = live.source(server, ledger=ledger, concurrency=16, remote=engine.requester)
         found = Live.results(source, *questions(64))
     kept = [each for each in found if not isinstance(each, Exception)]
     assert kept
@@ -103,7 +103,7 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
 
         threading.Thread(target=cut, daemon=True).start()
         ledger = Ledger()
-        source = live.source(server, ledger=ledger, concurrency=concurrency, remote=engine.asker)
+        source = live.source(server, ledger=ledger, concurrency=concurrency, remote=engine.requester)
         asked = questions(6 * concurrency)
         answers = Live.run(source, *asked)
     assert all(len(each.choices) == 1 for each in answers)
@@ -118,7 +118,7 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
 def test_faults_are_survived_on_nodes_too(engine: Engine, live: Live) -> None:
     """429 and 5xx are retried there and counted here."""
     with LLMServer(fault_rate={"429": 0.1, "503": 0.1}) as server:
-        source = live.source(server, remote=engine.asker)
+        source = live.source(server, remote=engine.requester)
         assert len(Live.run(source, *questions(60))) == 60
     assert source.account.retried["rate limit (429)"] > 0
     assert source.account.retried["server error"] > 0
@@ -129,10 +129,10 @@ def test_faults_are_survived_on_nodes_too(engine: Engine, live: Live) -> None:
 def test_errors_come_back(engine: Engine, live: Live) -> None:
     """A request given up is one example's, a wrong key is everybody's; keys are in no message."""
     with LLMServer(fault=lambda body: Fault.http(500) if "7" in str(body["messages"]) else None) as server:
-        found = Live.results(live.source(server, attempts=2, remote=engine.asker), *questions(10))
+        found = Live.results(live.source(server, attempts=2, remote=engine.requester), *questions(10))
         assert [type(each) for each in found].count(CompletionError) == 1
     with LLMServer(api_key="another") as server:
-        source = live.source(server, remote=engine.asker, environ={"OPENAI_API_KEY": KEY})
+        source = live.source(server, remote=engine.requester, environ={"OPENAI_API_KEY": KEY})
         found = Live.results(source, *(request(f"wrong key {number}") for number in range(4)))
     assert {type(each) for each in found} == {EndpointError}
     assert "OPENAI_API_KEY" in str(found[0])
@@ -145,7 +145,7 @@ def test_no_key_is_in_a_file_of_the_cluster(engine: Engine, live: Live) -> None:
     import ray
 
     with LLMServer(api_key=KEY) as server:
-        source = live.source(server, remote=engine.asker, environ={"OPENAI_API_KEY": KEY})
+        source = live.source(server, remote=engine.requester, environ={"OPENAI_API_KEY": KEY})
         Live.run(source, *questions(20))
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     files = [path for path in session.rglob("*") if path.is_file()]
@@ -159,7 +159,7 @@ def test_a_limit_a_minute_is_shared_among_the_nodes(engine: Engine, live: Live) 
     with LLMServer() as server:
         listed = [{"base_url": server.base_url, "requests_per_minute": 600}]
         start = time.monotonic()
-        Live.run(live.source(listed, remote=engine.asker), *questions(20))
+        Live.run(live.source(listed, remote=engine.requester), *questions(20))
         assert time.monotonic() - start > 20 / 600 * 60 - 1
 
 
@@ -168,7 +168,7 @@ def test_another_version_on_a_node_is_named(engine: Engine, live: Live, monkeypa
     """What to install where is said."""
     monkeypatch.setattr("pytest_llmtune.cluster.node.version", lambda _: "9.9")
     with LLMServer() as server, pytest.raises(LLMTuneError, match=r"pytest runs 9\.9; install the same version"):
-        Live.run(live.source(server, remote=engine.asker), *questions(2))
+        Live.run(live.source(server, remote=engine.requester), *questions(2))
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_a_cancelled_run_leaves_no_reservation(engine: Engine, live: Live) -> No
 
     with LLMServer(latency=20) as server:
         ledger = Ledger()
-        source = live.source(server, ledger=ledger, prices=PRICES, remote=engine.asker)
+        source = live.source(server, ledger=ledger, prices=PRICES, remote=engine.requester)
 
         async def work() -> None:
             jobs = [asyncio.ensure_future(source.complete(each)) for each in questions(4)]  # type: ignore[arg-type]

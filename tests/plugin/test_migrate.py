@@ -124,7 +124,7 @@ def test_each_model_is_held_against_the_recording(tuned: Project, monkeypatch: p
     assert all(len(each[side]) == 2 for each in found.values() for side in ("latency", "latency_before"))
     assert "max_completion_tokens" in refusing["config"]
     assert "temperature" not in refusing["config"]
-    assert [told.split(":")[0] for told in refusing["told"]] == [
+    assert [note.split(":")[0] for note in refusing["notes"]] == [
         "max_tokens=20 was sent as max_completion_tokens",
         "temperature=0.5 was left out",
     ]

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import yaml
 
 
-def load(
-    text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_nodes: int = 200_000, core: bool = False
-) -> Any:
+_MAX_CHARS, _MAX_DEPTH, _MAX_NODES, _MAX_DOCUMENTS = 4_000_000, 50, 200_000, 1_000
+
+
+def load(text: str, *, max_chars: int = _MAX_CHARS, max_nodes: int = _MAX_NODES, core: bool = False) -> Any:
     """Read plain data from one document without tags, anchors and aliases.
 
     Args:
@@ -35,12 +36,12 @@ def load(
     if not core and (fast := _fast_loader_class()) is not None:
         with suppress(Exception):  # for what it cannot read, the loader below reports the error
             loader = fast(text)
-            loader.max_depth, loader.max_nodes = max_depth, max_nodes
+            loader.max_nodes = max_nodes
             return loader.get_single_data()
     try:
         with _yaml_errors(text):
             loader = (_core_loader_class() if core else _plain_loader_class())(text)
-            loader.max_depth, loader.max_nodes = max_depth, max_nodes
+            loader.max_nodes = max_nodes
             return loader.get_single_data()
     except YamlError as error:
         raise ValueError(f"line {error.line}: {error}") from None
@@ -104,9 +105,8 @@ def _plain_data() -> Any:
     import yaml
 
     class PlainData:
-        max_depth = 50
         depth = 0
-        max_nodes = 200_000
+        max_nodes = _MAX_NODES
         nodes = 0
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> Any:
@@ -118,7 +118,7 @@ def _plain_data() -> Any:
                 problem = "tags are not allowed here"
             elif self.nodes >= self.max_nodes:
                 problem = f"more than the limit of {self.max_nodes:,} values"
-            elif self.depth >= self.max_depth:
+            elif self.depth >= _MAX_DEPTH:
                 problem = "nested too deeply"
             if problem:
                 raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
@@ -161,8 +161,6 @@ def _with_resolvers(name: str, base: Any, resolvers: Mapping[str, tuple[re.Patte
         loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", pattern, [c if c != "\0" else "" for c in first])
     return loader
 
-
-_MAX_CHARS, _MAX_DEPTH, _MAX_NODES, _MAX_DOCUMENTS = 4_000_000, 50, 200_000, 1_000
 
 _CORE = {
     "bool": (lazy_regex("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),

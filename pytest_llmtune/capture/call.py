@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.aio import has_loop
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.recording.format import Interaction
 from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
@@ -78,7 +78,7 @@ def refused(call: Call, error: LLMTuneError, thread: int, number: int) -> Call:
     Raises:
         CallRefusedError: nobody waits for this code, or it goes on after many refusals.
     """
-    if (threading.get_ident() == thread and not in_loop()) or number > _MAX_REFUSALS:
+    if (threading.get_ident() == thread and not has_loop()) or number > _MAX_REFUSALS:
         raise CallRefusedError(error)
     content = {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}
     body = safe_json({"error": content, "message": str(error)})
@@ -114,8 +114,3 @@ def received(call: Call, status: int, reason: str, headers: Mapping[str, str], b
         recorded=datetime.now(UTC).date().isoformat(),
     )
     return interaction, why_incomplete(interaction.path, status, text, content_type, data)
-
-
-def in_loop() -> bool:
-    """Whether this thread runs an event loop of asyncio's."""
-    return asyncio._get_running_loop() is not None  # noqa: SLF001

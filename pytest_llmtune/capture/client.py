@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.call import in_loop
+from pytest_llmtune._util.aio import has_loop
 from pytest_llmtune.capture.flow import Flow, wait, wait_async
 from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.traffic import Kind
@@ -115,7 +115,7 @@ class _Transport(_Base):
         import openai
 
         body = request.read()
-        call = wait(self._replay, self._replay.begin(self._client_request(request, body), waits=not in_loop()))
+        call = wait(self._replay, self._replay.begin(self._client_request(request, body), waits=not has_loop()))
         if call.interaction is not None:
             return self._played(call.interaction)
         request = self._to_send(call, request, body)
@@ -142,7 +142,7 @@ class _AsyncTransport(_Base):
         import openai
 
         body = await request.aread()
-        call = self._replay.begin(self._client_request(request, body), waits=in_loop())
+        call = self._replay.begin(self._client_request(request, body), waits=has_loop())
         call = await wait_async(self._replay, call)
         if call.interaction is not None:
             return self._played(call.interaction)

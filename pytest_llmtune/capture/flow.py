@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
-from pytest_llmtune._util.aio import outside
-from pytest_llmtune.capture.call import in_loop
+from pytest_llmtune._util.aio import has_loop, outside
 from pytest_llmtune.capture.netguard import ignoring, passing
 from pytest_llmtune.capture.traffic import Kind
 
@@ -78,7 +77,7 @@ class Flow:
     @classmethod
     def of(cls, replay: Replay, request: ClientRequest) -> Flow:
         """Start handling a client's request, once it may be sent; not waiting in an event loop's thread, which it would hold up."""
-        flow = cls.begun(replay, request, waits=not in_loop())
+        flow = cls.begun(replay, request, waits=not has_loop())
         if flow.call is not None:
             wait(replay, flow.call)
         return flow
@@ -86,7 +85,7 @@ class Flow:
     @classmethod
     async def of_async(cls, replay: Replay, request: ClientRequest) -> Flow:
         """``of``, in an event loop."""
-        flow = cls.begun(replay, request, waits=in_loop())
+        flow = cls.begun(replay, request, waits=has_loop())
         if flow.call is not None:
             await wait_async(replay, flow.call)
         return flow

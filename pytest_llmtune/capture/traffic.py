@@ -132,10 +132,9 @@ class Traffic:
         """What happens to a request."""
         host, port, path, models = _destination(request.uri)
         open_hosts = self.open_hosts
-        known = (host, port) in open_hosts.endpoints
-        if not known and open_hosts.entries and open_hosts.names_port(host, port):
+        if open_hosts.entries and open_hosts.names_port(host, port):
             return Kind.OPEN
-        if known or models:
+        if models or (host, port) in open_hosts.endpoints:
             return Kind.MODEL
         local = self.own_ports and port is not None and _is_loopback(host)
         if _asks_model(request):  # an app may take such a body at a path of its own

@@ -7,8 +7,8 @@ import functools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.aio import has_loop
 from pytest_llmtune._util.jsonhash import canonical_json
-from pytest_llmtune.capture.call import in_loop
 from pytest_llmtune.capture.flow import Flow, wait_async
 from pytest_llmtune.capture.matching import ClientRequest
 
@@ -124,7 +124,7 @@ class _Cassette:
 
     def can_play_response_for(self, request: Request) -> bool:
         """Called first by a stub; the request's flow is stored on it."""
-        request.llmtune = self._begun or Flow.begun(self._replay, _client_request(request), waits=in_loop())
+        request.llmtune = self._begun or Flow.begun(self._replay, _client_request(request), waits=has_loop())
         self.request = request
         return self.flow.played is not None
 

@@ -17,12 +17,11 @@ from pytest_llmtune.suite.cascade import CascadeSteps
 from pytest_llmtune.types import CompletionRequest, Example, Shard, ShardFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
 
 
@@ -49,13 +48,6 @@ def _prompt(suite: Suite, config: Config) -> dict[str, str]:
     known, mine = [template.fingerprint for template in suite.space.templates], config.template.fingerprint
     index = str(known.index(mine)) if mine in known else "written" if suite.space.writes else "0"
     return {"prompt": mine, "prompt_index": index}
-
-
-def prices_of(book: PriceBook, models: Iterable[str], judges: Iterable[str] = ()) -> dict[str, dict[str, Decimal]]:
-    """Model to USD per 1M tokens, as in the lock file; ``judges`` are the grader's models."""
-    found = {model: book.price(model) for model in models}
-    found |= {model: book.price(model, input_only=True) for model in judges if model not in found}
-    return {model: {kind: Decimal(usd) for kind, usd in price.to_plain().items()} for model, price in found.items()}
 
 
 def chosen(suite: Suite, lock: Lock, number: int) -> Lock:

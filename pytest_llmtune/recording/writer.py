@@ -116,7 +116,7 @@ class _Naming:
     new_names: dict[str, str] = field(default_factory=dict)
 
     def change(self, document: Any) -> Any:
-        return self.rename(document) if isinstance(document, dict) and _is_answer(document) else document
+        return self.rename(document) if isinstance(document, dict) and _is_of_provider(document) else document
 
     def rename(self, document: dict[str, Any]) -> dict[str, Any]:
         """An answer, or a part of one, with stable IDs and without times."""
@@ -143,7 +143,11 @@ class _Naming:
         return self.new_names[found[0]]
 
 
-def _is_answer(document: dict[str, Any]) -> bool:
+def _is_of_provider(document: dict[str, Any]) -> bool:
+    """Whether a document, which may be a file or a batch too, has a provider's IDs.
+
+    Stricter than ``capture.traffic.is_answer``: a usage is not enough, so that the IDs of an app's own servers stay.
+    """
     kind = document.get("type")
     if document.get("object") in _OBJECTS or kind in _ANTHROPIC or kind in _COHERE or str(kind).startswith("response."):
         return True

@@ -84,7 +84,7 @@ class MigrateMode:
     before: Evaluation
     """The evaluation of the recording."""
     nodeid: str
-    search: Callable[[Suite, Path], TuneMode] | None = None
+    search: Callable[[Path, Suite], TuneMode] | None = None
     """Tunes a suite before judging it; None: use the locked configuration unchanged."""
 
     async def all(self, targets: Sequence[str]) -> list[Moved]:
@@ -212,7 +212,7 @@ class MigrateMode:
         suite = _restricted(self.suite, *self._named(target), changes)
         recorded: list[Gathered] = []
         log = self.services.settings.root / ".llmtune" / "studies" / f"{suite.name}.{text_digest(target)[:8]}.jsonl"
-        mode = replace(self.search(suite, log), ledger=ledger)
+        mode = replace(self.search(log, suite), ledger=ledger)
         study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: recorded.append(gathered))
         gathered = recorded[0] if recorded else Gathered()
         found = self._judged(target, study.winner, (*notes, *study.notes), evaluation, gathered)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import run_async
@@ -39,7 +40,6 @@ from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, recor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from decimal import Decimal
     from pathlib import Path
 
     from pytest_llmtune.data.split import Split
@@ -288,7 +288,7 @@ class SuiteRun:
                 config,
                 before,
                 self.location.nodeid,
-                (lambda suite, log: self.searching(log, suite)) if settings.tune else None,
+                self.searching if settings.tune else None,
             ).all(settings.migrate)
         )
         best = best_of(moves)
@@ -412,9 +412,11 @@ class SuiteRun:
                     return name
         return ""
 
-    async def _evaluate(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
+    async def _evaluate(
+        self, rows: RequestPlan, source: LiveSource | Collector, task: Literal["live", "record"]
+    ) -> Evaluation:
         self.prices.check(self.suite.space.models_of(rows.config))
-        self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
+        self.listen(Started(self.suite.name, task, len(rows.examples)))
         try:
             return await self.services.evaluate(rows, self.grader, source, self._early)
         finally:
@@ -463,7 +465,10 @@ class SuiteRun:
 
     def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]:
         """Today's prices of every model that the suite pays for."""
-        return staleness.prices_of(self.prices, self.suite.space.models_of(config), judges_of(self.grader))
+        found = {model: self.prices.price(model) for model in self.suite.space.models_of(config)}
+        judges = [model for model in judges_of(self.grader) if model not in found]
+        found |= {model: self.prices.price(model, input_only=True) for model in judges}
+        return {model: {kind: Decimal(usd) for kind, usd in price.to_plain().items()} for model, price in found.items()}
 
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

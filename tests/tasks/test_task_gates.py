@@ -152,7 +152,7 @@ def test_a_task_that_reads_the_recorded_answers_worse_fails_by_default(project: 
     project.run_outside().assert_outcomes(passed=1)
 
     project.write_task(
-        DESK.replace(").choices[0].message.content\n", ").choices[0].message.content.replace('is 7.', 'is seven')\n")
+        DESK.replace(").choices[0].message.content\n", ").choices[0].message.content.replace('is 4.', 'is four')\n")
     )
     result = project.run_outside()
     result.assert_outcomes(failed=1)

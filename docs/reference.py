@@ -110,6 +110,9 @@ Editors check YAML against `pytest_llmtune/suite/llmtune.schema.json`.
 Any other key `min_METRIC` or `max_METRIC` is a gate on a metric that the grader gives:
 a number, or a mapping of group to number where `group_by` is given.
 
+In YAML, `extends` names another file, or a list of files, with keys that this file does not give. A file may declare several
+suites, separated by `---`; then each needs a `name`.
+
 ## The search space
 
 A plain value is a constant, a list a choice; in Python `uniform`, `quniform`, `loguniform`, `randint`, `lograndint` and `choice`,

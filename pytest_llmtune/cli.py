@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import LLMTuneError, LockError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_llmtune.commits.compare import State, SuiteChange
     from pytest_llmtune.guard.lockfile import Lock
@@ -169,8 +170,14 @@ def _lock(suite: str) -> tuple[Path, Lock]:
     raise LockError(f"no suite {suite!r}{did_you_mean(suite, names)}{known}")
 
 
+def _per_thousand(cost: float) -> str:
+    from pytest_llmtune._util.text import dollars
+
+    return dollars(1000 * Decimal(str(cost)))
+
+
 def _show(arguments: argparse.Namespace) -> int:
-    from pytest_llmtune._util.text import clean, number, one_line
+    from pytest_llmtune._util.text import clean, dollars, number, one_line
     from pytest_llmtune.commits.compare import prompt_of
 
     path, lock = _lock(arguments.suite)
@@ -179,12 +186,13 @@ def _show(arguments: argparse.Namespace) -> int:
     lines += [f"  {name}: {one_line(str(value), 200)}" for name, value in plain.items()]
     lines += ["", "prompt", *(f"  {line}" for line in prompt_of(lock.config).splitlines()), "", "baseline"]
     for name, figure in sorted(lock.metrics.items()):
-        sure = f"  (95 %: {number(bounds.low)} to {number(bounds.high)})" if (bounds := figure.interval) else ""
-        lines.append(f"  {name}: {number(figure.value)}{sure}")
-    if (cost := lock.metrics.get("inference_cost")) is not None:
-        lines.append(f"  USD per 1,000 instances: {cost.value * 1000:.4g}")
+        is_cost, bounds = name == "inference_cost", figure.interval
+        show: Callable[[float], str] = _per_thousand if is_cost else number
+        per = " per 1,000 instances" if is_cost else ""
+        sure = f"  (95 %: {show(bounds.low)} to {show(bounds.high)})" if bounds else ""
+        lines.append(f"  {name}: {show(figure.value)}{per}{sure}")
     if (study := lock.study) is not None:
-        lines += ["", f"search: {len(study.trials)} trials, {study.spent:f} USD, ended by {study.stopped_by}"]
+        lines += ["", f"search: {len(study.trials)} trials, {dollars(study.spent)} spent, ended by {study.stopped_by}"]
     lines += ["", f"examples ({len(lock.examples)})"]
     for example in sorted(lock.examples, key=lambda one: one.index)[:3]:
         answer = one_line(example.voted_answer or "no answer", 100)

@@ -51,11 +51,16 @@ class Repository:
         """The full hash of a revision; GitError if it is unknown, as it may be in a shallow clone."""
         if revision.startswith("-"):
             raise GitError(f"{revision!r} is not a revision")
-        hint = "; the clone is shallow, get the rest: git fetch --unshallow" if self.is_shallow else ""
+        shallow = self.is_shallow
+        hint = (
+            "the clone is shallow, get the rest: git fetch --unshallow"
+            if shallow
+            else "list them: git log --oneline --all"
+        )
         found = _run(
             self.root,
             *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"),
-            what=f"{revision!r} is not a commit of {self.root}{hint}",
+            what=f"{revision!r} is not a commit of {self.root}; {hint}",
         )
         return found.decode().strip()
 

@@ -242,10 +242,12 @@ def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
         "model: small",
         "Answer briefly: {question}",
         "success_vote: 0.9",
-        "USD per 1,000 instances: 0.05",
+        "inference_cost: $0.05 per 1,000 instances",
         "row 0: 5",
     ):
         assert said in out
+    code, _, err = llmtune("compare", "nosuch")
+    assert (code, "'nosuch' is not a commit of" in err, "git log --oneline --all" in err) == (2, True, True)
     code, _, err = llmtune("show", "sum")
     assert code == 2
     assert "did you mean 'sums'" in err
@@ -264,8 +266,8 @@ def test_show_names_the_search(git: Git, llmtune: Run) -> None:
     metrics = {name: value for name, value in measured.metrics.items() if name != "inference_cost"}
     git.commit("first", sums=replace(measured, study=study, metrics=metrics))
     out = llmtune("show", "sums")[1]
-    assert "search: 2 trials, 0.25 USD, ended by num_samples" in out
-    assert "USD per 1,000" not in out
+    assert "search: 2 trials, $0.25 spent, ended by num_samples" in out
+    assert "per 1,000" not in out
 
 
 def test_what_grade_refuses(llmtune: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,10 @@ class Example:
     row: Row
 
 
+CHEAPER = frozenset({"flex", "batch"})
+"""Service tiers that cost no more than the ordinary one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens billed for one or more responses."""
@@ -63,9 +67,15 @@ class Usage:
             self.estimated or other.estimated,
             self.cache_write_tokens + other.cache_write_tokens,
             tuple(sorted(units.items())),
-            self.tier or other.tier,
+            self._tier_with(other),
             self.requests + other.requests,
         )
+
+    def _tier_with(self, other: Usage) -> str:
+        """The tier that both are priced at; where they differ, the dearer one."""
+        counted = [each for each in (self, other) if each.prompt_tokens or each.completion_tokens or each.units]
+        tiers = {each.tier for each in counted or (self, other)}
+        return tiers.pop() if len(tiers) == 1 else " ".join(sorted(tiers - CHEAPER - {""}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.completions.sending import send
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire import tokens
-from pytest_llmtune.wire.response import answers_in, is_refusal, token_limit, usage_of, wants_embedding
+from pytest_llmtune.wire.response import answers_in, is_refusal, tier_of, token_limit, usage_of, wants_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +120,7 @@ def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None
     Args:
         prompt: its tokens, if known.
     """
-    most = price.worst(prompt or tokens.prompt_bound(body), n * tokens.answer_bound(body))
+    most = price.worst(prompt or tokens.prompt_bound(body), n * tokens.answer_bound(body), tier_of(body))
     return most if n == 1 else most + price.worst(tokens.prompt_bound(tokens.probe_body(body)), 2)
 
 

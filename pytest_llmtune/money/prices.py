@@ -9,8 +9,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_dollars, shown
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.types import CHEAPER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,6 +58,8 @@ class Price:
     """genai-prices' price; None: the user's."""
     service: tuple[tuple[str, Price], ...] = field(default=(), compare=False, repr=False)
     """Prices of other service tiers (``flex``, ``priority``, ``batch``, ``fast``), by name as served."""
+    text_rated: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Kinds of sounds and images, such as ``input_audio``, that are billed as text where ``listed`` has no rate for them."""
     share: Decimal = field(default=Decimal(1), compare=False, repr=False)
     """Fraction of ``listed`` that is paid; the rates already include it."""
 
@@ -65,7 +69,7 @@ class Price:
         Raises:
             SuiteError: a part of the usage has no price.
         """
-        price = dict(self.service).get(usage.tier, self) if usage.tier else self
+        price = self.at_tier(usage.tier)
         if gap := _gap(price, usage):
             raise SuiteError(f"{gap}; {_YOUR_OWN}")
         if price.listed is not None and not _is_linear(price.listed, usage):
@@ -85,8 +89,11 @@ class Price:
 
         Args:
             tier: the requested service tier.
+
+        Raises:
+            SuiteError: it has no price.
         """
-        price = dict(self.service).get(tier, self)
+        price = self.at_tier(tier)
         dearest = max(price.input, price.cached_input or _ZERO, price.cache_write or _ZERO)
         own = (dearest * prompt_tokens + price.output * completion_tokens) / _MILLION
         others: Mapping[str, Any] = {} if price.listed is None else price.listed.__dict__
@@ -94,6 +101,22 @@ class Price:
         letters = (others.get("input_mchars") or _ZERO) * prompt_tokens / _MILLION  # no text has more than bytes
         tiers = [p.worst(prompt_tokens, completion_tokens) for start, p in price.tiers if start < prompt_tokens]
         return max([own + self.share * (request + letters), *tiers])
+
+    def at_tier(self, tier: str) -> Price:
+        """The price of a service tier; the ordinary one where that is no less, or is the user's own.
+
+        Raises:
+            SuiteError: it has no price.
+        """
+        if (
+            not tier or self.listed is None or (tier in CHEAPER and self.share != 1)
+        ):  # a batch's share is no discount on another
+            return self
+        if (price := dict(self.service).get(tier)) is not None:
+            return price
+        if tier in CHEAPER:
+            return self
+        raise SuiteError(f"genai-prices has no price for the model's service tier {tier!r}; {_YOUR_OWN}")
 
     def times(self, share: Decimal) -> Price:
         """This price times ``share``."""
@@ -154,6 +177,9 @@ def _gap(price: Price, usage: Usage) -> str:
     for way, count in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
         if (count or way in directions) and not any(key.startswith(way) and key.endswith("_mtok") for key in rates):
             return f"genai-prices has no price for the model's {way} tokens"
+    for kind in _MEDIA:
+        if f"{kind}_tokens" in units and f"{kind}_mtok" not in rates and kind not in price.text_rated:
+            return f"genai-prices has no price for the model's {kind.replace('_', ' ')} tokens"
     others = {name for name in units - _UNMEASURED if unit_data[name]["dimensions"]["family"] != "tokens"}
     if others and not any(unit_data[name]["price_key"] in rates for name in others):
         return f"genai-prices has no price for the model's {', '.join(sorted(others))}"
@@ -370,7 +396,18 @@ def _listed(provider: Provider, info: ModelInfo) -> Price | None:
         for name, value in sorted(whens)
         if name in ("service_tier", "speed", "processing") and value != "default" and info in provider.models
     ]
-    return replace(price, service=tuple((name, other) for name, other in service if other is not None))
+    only_media = _ONLY_MEDIA.search(info.id) is not None
+    kinds = frozenset(each for each in _MEDIA if only_media or (provider.id == "google" and each == "input_audio"))
+    price = replace(price, text_rated=kinds)
+    return replace(
+        price, service=tuple((name, replace(other, text_rated=kinds)) for name, other in service if other is not None)
+    )
+
+
+_MEDIA = ("input_audio", "output_audio", "output_image", "output_video")
+"""Kinds of tokens that cost several times as much as those of text; an image in a prompt costs the same, and so do Gemini's sounds."""
+_ONLY_MEDIA = lazy_regex(r"(?:^|/)(?:gpt|chatgpt)-image|-tts(?:-|$)")
+"""Models whose only output is sound or images, at the price that is listed for their output."""
 
 
 def _as_listed(listed: ModelPrice) -> Price | None:

@@ -24,7 +24,7 @@ from pytest_llmtune.wire.response import (
     facts_of,
     folded,
     request_of,
-    tier_in,
+    tier_of,
     usage_of,
     value_at,
     with_wrapped,
@@ -133,7 +133,11 @@ def read_bill(
     models = tuple(dict.fromkeys(name for name in (served, requested) if isinstance(name, str) and name))
     providers = _by_shape(path, document)
     unread = Bill(models, None, providers)
-    if any(map(_miscounted, documents)) or (isinstance(answer, str) and _lost(answer, len(documents))):
+    if (
+        any(map(_miscounted, documents))
+        or _has_unread_units(document)
+        or (isinstance(answer, str) and _lost(answer, len(documents)))
+    ):
         return unread
     usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
     if listed or own is None:
@@ -189,6 +193,21 @@ def _no_count(found: Any, name: str = "") -> bool:
     if isinstance(found, (str, bool)) or not 0 <= found <= MOST_TOKENS:
         return True
     return found != int(found) and not name.endswith("seconds")
+
+
+_BILLED_UNITS = frozenset({"input_tokens", "output_tokens", "search_units"})
+
+
+def _has_unread_units(document: Mapping[str, Any]) -> bool:
+    """Whether Cohere bills other units than those that are read, such as the tokens of images."""
+    places = [value_at(document, f"{name}.billed_units") for name in ("usage", "meta")]
+    return any(
+        count
+        for units in places
+        if isinstance(units, dict)
+        for name, count in units.items()
+        if name not in _BILLED_UNITS
+    )
 
 
 _NO_TEXT = lazy_regex(r"/(?:embeddings|embed|rerank|images/\w+)$|[eE]mbedContents?$")
@@ -273,15 +292,14 @@ def _usage(values: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | No
     if any(count != int(count) or count > MOST_TOKENS for count in tokens):
         return None
     prompt, completion, cached, written = (int(values.get(name, 0)) for name in _TOKENS)
-    total = next((count for count in _totals(document) if isinstance(count, int)), 0)
-    usage = document.get("usage")
+    total = next((int(count) for count in _totals(document) if isinstance(count, (int, float))), 0)
     return Usage(
         prompt,
         max(completion, total - prompt),
         min(cached, prompt),
         cache_write_tokens=written,
         units=tuple(sorted((name, count) for name, count in values.items() if count and name not in _TOKENS)),
-        tier=tier_in(usage if isinstance(usage, dict) else {}, document.get("service_tier")),
+        tier=tier_of(document),
     )
 
 
@@ -318,7 +336,7 @@ def _completed(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
 def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], text: str) -> Usage | None:
     """Usage by our own reading; None if the format is unknown."""
     usage = document.get("usage")
-    found = usage_of(usage, document.get("service_tier"))
+    found = usage_of(usage, document)
     if isinstance(document.get("choices"), list) and isinstance(usage, dict):
         return of_all_choices(Exchange("POST", "", request, document), found)
     if found is not None:

@@ -67,7 +67,7 @@ _BOM = "\ufeff"  # some servers write it before their JSON
 _WRAPPED = ("response", "message", "delta", "x_groq")
 """Fields of an event that contain model and usage, in the Responses API, Anthropic, Cohere and Groq."""
 _MERGED = (
-    "model", "modelVersion", "usage", "usageMetadata", "meta", "service_tier", "prompt_eval_count", "eval_count",
+    "model", "modelVersion", "usage", "usageMetadata", "meta", "service_tier", "serviceTier", "prompt_eval_count", "eval_count",
     "amazon-bedrock-invocationMetrics",
 )  # fmt: skip
 
@@ -162,22 +162,39 @@ def with_wrapped(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge model and usage of a response's documents into one document; later keys win.
+    """Merge model and usage of a response's documents into one document; later values win, but no count falls.
 
-    Anthropic reports prompt tokens in its first event and completion tokens in one of its last.
+    Anthropic reports prompt tokens in its first event and completion tokens in one of its last, where some servers repeat the
+    prompt as 0.
     """
     merged: dict[str, Any] = {}
     for document in documents:
         for part in with_wrapped(document):
-            for name in _MERGED:
-                value = part.get(name)
-                if isinstance(value, dict):
-                    before = merged.get(name)
-                    reported = {key: item for key, item in value.items() if item is not None}
-                    merged[name] = {**before, **reported} if isinstance(before, dict) else reported
-                elif value is not None:
-                    merged[name] = value
+            reported = {name: part[name] for name in _MERGED if part.get(name) is not None}
+            merged = _with_counts(merged, reported)
     return merged
+
+
+def _with_counts(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A usage with what a later event reports of it; a null reports nothing."""
+    merged = dict(before)
+    for name, value in now.items():
+        known = merged.get(name)
+        if isinstance(value, dict):
+            merged[name] = _with_counts(known if isinstance(known, dict) else {}, value)
+        elif value is not None and not (
+            name not in _DISCOUNTED and _is_number(known) and _is_number(value) and value < known
+        ):
+            merged[name] = value
+    return merged
+
+
+_DISCOUNTED = frozenset({"cached_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount"})
+"""Parts of a prompt that make it cheaper: the last count of them is taken, and not the largest."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def facts_of(text: str) -> Facts:
@@ -201,7 +218,7 @@ def facts_of(text: str) -> Facts:
                 index = choice.get("index")
                 reasons[index if isinstance(index, int) else 0] = str(choice["finish_reason"])
     merged = folded(documents)
-    usage = usage_of(merged.get("usage"), merged.get("service_tier"))
+    usage = usage_of(merged.get("usage"), merged)
     if len(closing) == len(reasons) > 1:
         usage = replace(closing[0], completion_tokens=sum(each.completion_tokens for each in closing))
     return Facts(
@@ -211,7 +228,7 @@ def facts_of(text: str) -> Facts:
     )
 
 
-def usage_of(data: Any, tier: Any = None) -> Usage | None:
+def usage_of(data: Any, document: Mapping[str, Any] | None = None) -> Usage | None:
     """Read the ``usage`` of chat completions, embeddings, the Responses API or Anthropic's messages.
 
     Tokens of ``total_tokens`` in neither part are output: xAI, and Gemini behind OpenAI's routes, bill reasoning outside
@@ -219,7 +236,7 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
     citations outside both the completion and the total.
 
     Args:
-        tier: the response's ``service_tier``.
+        document: the response, which may name its service tier.
 
     Returns:
         None if a count is missing, not an integer, negative or absurdly large.
@@ -245,6 +262,8 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
     units = {
         "input_audio_tokens": _count(prompt_details, "audio_tokens"),
         "output_audio_tokens": _count(completion_details, "audio_tokens"),
+        "input_image_tokens": _count(prompt_details, "image_tokens"),
+        "output_image_tokens": _count(completion_details, "image_tokens"),
     }
     if "citation_tokens" in data or "num_search_queries" in data:
         reasoning, citations = _count(data, "reasoning_tokens") or 0, _count(data, "citation_tokens") or 0
@@ -261,18 +280,34 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
         cached,
         cache_write_tokens=min(written, prompt - cached),
         units=tuple(sorted((name, count) for name, count in units.items() if count)),
-        tier=tier_in(data, tier),
+        tier=tier_of(document or {"usage": data}),
     )
 
 
-def tier_in(usage: Mapping[str, Any], tier: Any = None) -> str:
-    """The service tier as served, here or in ``usage``, if it has a separate price; empty for the default tier."""
-    tiers = (usage.get("speed"), tier, usage.get("service_tier"))
-    return next((each for each in tiers if isinstance(each, str) and each not in _ORDINARY), "")
+def tier_of(document: Mapping[str, Any]) -> str:
+    """The service tier that a response was served in, or that a request asks for, in lower case; empty for the ordinary one.
+
+    Bedrock wraps it in ``type``, Vertex names it by its traffic (``ON_DEMAND_PRIORITY``), and Anthropic serves faster, or within
+    one country, at prices of their own. Several are joined by a space.
+    """
+    places = [
+        document,
+        *(document[name] for name in ("usage", "usageMetadata") if isinstance(document.get(name), dict)),
+    ]
+    named = [place.get(name) for name in _TIERS for place in places]
+    named = [each.get("type") if isinstance(each, dict) else each for each in named]
+    tiers = [
+        each.lower().removeprefix("on_demand_").removeprefix("service_tier_") for each in named if isinstance(each, str)
+    ]
+    return " ".join(dict.fromkeys(each for each in tiers if each not in _ORDINARY))
 
 
 _PARTS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
-_ORDINARY = ("auto", "default", "standard", "on_demand")
+_TIERS = ("speed", "service_tier", "serviceTier", "trafficType", "inference_geo")
+_ORDINARY = frozenset({
+    "", "auto", "default", "standard", "standard_only", "normal", "on_demand", "unspecified", "traffic_type_unspecified",
+    "global", "not_available",
+})  # fmt: skip
 _PROMPT_DETAILS = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details", "input_token_details")
 _COMPLETION_DETAILS = tuple(name.replace("prompt", "completion").replace("input", "output") for name in _PROMPT_DETAILS)
 

@@ -20,6 +20,7 @@ from pytest_llmtune.wire.response import (
     parse_object,
     size_of,
     text_of,
+    tier_of,
     token_limit,
     usage_of,
     value_at,
@@ -198,7 +199,7 @@ def _read(exchange: Exchange) -> _Reading:
     if is_refusal(exchange):  # Azure bills the prompt that it refuses
         refused = (Choice("", "content_filter", 0),) * answers_in(exchange)
         return _Reading(refused, (0,) * len(refused), counted=True, prompt=_unknown_prompt(exchange))
-    choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
+    choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"), exchange.response)
     if wants_embedding(exchange.request):  # billed by its input alone; whoever asks for it reads the exchange
         prompt = usage if usage and usage.prompt_tokens else _unknown_prompt(exchange)
         vectors = (Choice("", "stop", 0),) * answers_in(exchange)
@@ -323,8 +324,7 @@ def most_tokens(uri: str, body: str) -> MostTokens:
     blobs = [len(blob) for blob in _BLOB.findall(body)]
     text = len(body.encode("utf-8", "surrogatepass")) - sum(blobs)
     prompt = text + 16 * body.count('"role"') + 64 + sum(min(size, _BLOB_TOKENS + size // 32) for size in blobs)
-    tier = request.get("service_tier")
-    tier = tier if isinstance(tier, str) else ""
+    tier = tier_of(request)
     if _NO_ANSWER.search(urlsplit(uri).path):
         return MostTokens(prompt, 0, tier=tier)
     limits = [limit for name in _LIMITS if (limit := _positive(request, name)) is not None]

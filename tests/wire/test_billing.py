@@ -12,15 +12,16 @@ import pytest
 from genai_prices import data_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
-from support.provider_bodies import ASK, CASES, CHAT, Case, chat, chunks, plain
+from support.provider_bodies import ASK, CASES, CHAT, Case, chat, chunks, plain, sse
 
 from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.prices import Price, PriceBook
-from pytest_llmtune.types import Usage
+from pytest_llmtune.types import Exchange, Usage
 from pytest_llmtune.wire.billing import asks_a_model, model_asked, read_bill
-from pytest_llmtune.wire.response import usage_of
+from pytest_llmtune.wire.response import tier_of, usage_of
+from pytest_llmtune.wire.tokens import completion_of
 
 HOST = "http://127.0.0.1:8080"
 ASK_ONE = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
@@ -229,6 +230,138 @@ def test_a_service_tier_has_its_own_price() -> None:
         )
         costs[tier] = meter.cost
     assert costs["flex"] < costs["default"] < costs["priority"]
+
+
+def metered(path: str, model: str, answer: str, prices: PriceBook | None = None, **request: Any) -> Decimal:
+    """USD of one answered call."""
+    meter = Meter(Limits.of(max_cost=10), prices or PriceBook())
+    body = {**ASK, "model": model, **request}
+    meter.answered(meter.enter(ClientRequest.of("POST", HOST + path, json.dumps(body))), 200, answer)
+    return meter.cost
+
+
+GEMINI_USAGE = {"promptTokenCount": 900, "candidatesTokenCount": 50, "totalTokenCount": 950}
+CONVERSE = {"output": {}, "stopReason": "end_turn", "usage": {"inputTokens": 9, "outputTokens": 5, "totalTokens": 14}}
+CLAUDE_USAGE = {"input_tokens": 20, "output_tokens": 70}
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "answer"),
+    [
+        (CHAT, "o3-pro", json.loads(chat("o3-pro", plain(800, 40), service_tier="priority"))),
+        (CHAT, "gpt-5-mini", json.loads(chat("gpt-5-mini", plain(800, 40), service_tier="turbo"))),
+        ("/v1/messages", "claude-opus-4-6", {"type": "message", "usage": {**CLAUDE_USAGE, "speed": "fast"}}),
+        ("/v1/messages", "claude-opus-4-6", {"type": "message", "usage": {**CLAUDE_USAGE, "inference_geo": "us"}}),
+        (
+            "/v1beta/models/gemini-2.5-pro:generateContent",
+            "gemini-2.5-pro",
+            {"usageMetadata": {**GEMINI_USAGE, "trafficType": "ON_DEMAND_PRIORITY"}},
+        ),
+        (
+            "/v1beta/models/gemini-2.5-pro:generateContent",
+            "gemini-2.5-pro",
+            {"usageMetadata": {**GEMINI_USAGE, "serviceTier": "priority"}},
+        ),
+        ("/model/eu.amazon.nova-pro-v1:0/converse", "", {**CONVERSE, "serviceTier": {"type": "priority"}}),
+    ],
+)
+def test_a_service_tier_without_a_price_is_an_error(path: str, model: str, answer: dict[str, Any]) -> None:
+    """Whatever a provider calls it: it may cost several times as much; one's own price is the price of every tier."""
+    with pytest.raises(SuiteError, match=r"has no price for the model's service tier '(priority|turbo|fast|us)'"):
+        metered(path, model, json.dumps(answer))
+    named = model or "eu.amazon.nova-pro-v1:0"
+    assert metered(path, model, json.dumps(answer), PriceBook({named: {"input": 1, "output": 1}})) > 0
+    if path.endswith("/messages"):
+        usual = {**answer, "usage": {**CLAUDE_USAGE, "speed": "standard", "inference_geo": "global"}}
+        assert metered(path, model, json.dumps(usual)) > 0
+
+
+def test_a_call_to_a_tier_without_a_price_is_not_sent() -> None:
+    """Nor is one at its own price reserved at less; what is faster or slower of a voice is no tier."""
+    for tier, served in (("priority", "gpt-5-mini"), ("default", "gpt-5-mini"), ("priority", "o3-pro")):
+        meter = Meter(Limits.of(max_cost=10), PriceBook())
+        body = json.dumps({**ASK, "model": served, "max_tokens": 100, "service_tier": tier})
+        hold = meter.enter(ClientRequest.of("POST", HOST + CHAT, body))
+        if served == "o3-pro":
+            with pytest.raises(SuiteError, match="service tier 'priority'"):
+                meter.reserve(hold)
+            continue
+        meter.reserve(hold)
+        meter.answered(hold, 200, chat(served, plain(10, 100), service_tier=tier))
+        assert not meter.growth
+    assert tier_of({"model": "tts-1", "speed": 1.25}) == ""
+
+
+def test_answers_in_different_tiers_are_priced_at_the_dearer() -> None:
+    """As where a server has no capacity left in the cheap one."""
+    flex, usual, priority = (Usage(10, 1, tier=tier) for tier in ("flex", "", "priority"))
+    assert [(one + other).tier for one in (flex, usual, priority) for other in (flex, usual, priority)] == [
+        *("flex", "", "priority"),
+        *("", "", "priority"),
+        *("priority", "priority", "priority"),
+    ]
+    assert (Usage(0, 0) + flex).tier == (flex + Usage(0, 0)).tier == "flex"
+
+
+def test_a_suite_pays_the_tier_that_serves_it() -> None:
+    """Its response names the tier next to the usage."""
+    exchange = Exchange("POST", "", ASK, json.loads(chat("gpt-5-mini", plain(800, 40), service_tier="priority")))
+    price = PriceBook().price("gpt-5-mini")
+    assert price.cost(completion_of([exchange], 1).usage) == price.at_tier("priority").cost(Usage(800, 40))
+    batch = price.times(Decimal("0.5"))
+    assert batch.cost(Usage(800, 40, tier="batch")) == batch.cost(Usage(800, 40))  # not half of the half
+
+
+def test_no_count_of_a_stream_falls() -> None:
+    """Servers of Anthropic's API repeat the prompt as 0 in the last event; a cached part is as large as said last."""
+    start = {"input_tokens": 25_000, "cache_read_input_tokens": 100, "output_tokens": 1}
+    claude = [
+        {"type": "message_start", "message": {"type": "message", "model": "claude-sonnet-4-5", "usage": start}},
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "hello"}},
+        {"type": "message_delta", "usage": {"input_tokens": 0, "cache_read_input_tokens": 100, "output_tokens": 15}},
+        {"type": "message_stop"},
+    ]
+    price = PriceBook().price("claude-sonnet-4-5")
+    assert metered("/v1/messages", "claude-sonnet-4-5", sse(*claude)) == price.cost(Usage(25_100, 15, 100))
+    parts = [plain(1000, 40, prompt_tokens_details={"cached_tokens": count}) for count in (900, 0)]
+    parts[1] |= plain(10, 1)
+    text = "".join(f"data: {chat('gpt-5-mini', usage)}\n\n" for usage in parts)
+    assert metered(CHAT, "gpt-5-mini", text) == PriceBook().price("gpt-5-mini").cost(Usage(1000, 40))
+
+
+def test_hidden_tokens_of_a_total_that_is_a_float() -> None:
+    """JSON has one kind of numbers."""
+    path = "/v1beta/models/gemini-2.5-flash:generateContent"
+    usages = [{**GEMINI_USAGE, "totalTokenCount": total} for total in (1900, 1900.0)]
+    costs = [metered(path, "gemini-2.5-flash", json.dumps({"usageMetadata": usage})) for usage in usages]
+    assert costs == [PriceBook().price("gemini-2.5-flash").cost(Usage(900, 1000))] * 2
+
+
+def test_tokens_of_sounds_and_images_are_not_priced_as_text() -> None:
+    """Where only text has a listed price; models that make nothing else have the price of their output."""
+    image = chat("google/gemini-2.5-flash-image", plain(10, 1290, completion_tokens_details={"image_tokens": 1290}))
+    with pytest.raises(SuiteError, match="no price for the model's output image tokens"):
+        PriceBook().price("gpt-5-mini").cost(Usage(10, 1290, units=(("output_image_tokens", 1290),)))
+    assert metered(CHAT, "gemini-2.5-flash-image", image.replace("google/", "")) > Decimal(30 * 1290) / 10**6
+    for model, kind in (("gpt-4o-audio-preview", "input_audio"), ("gpt-4o-audio-preview", "output_audio")):
+        with pytest.raises(SuiteError, match=f"no price for the model's {kind.replace('_', ' ')} tokens"):
+            PriceBook().price(model).cost(Usage(100, 100, units=((f"{kind}_tokens", 50),)))
+    for model, kind in (
+        ("gemini-2.5-pro", "input_audio"),
+        ("gpt-image-1", "output_image"),
+        ("gemini-2.5-pro-tts", "output_audio"),
+    ):
+        assert PriceBook().price(model).cost(Usage(100, 100, units=((f"{kind}_tokens", 50),))) > 0
+
+
+def test_units_of_cohere_that_are_not_read_are_not_free() -> None:
+    """As the tokens of images, next to those of texts."""
+    units = {"input_tokens": 5, "image_tokens": 30_000, "images": 2}
+    for billed, known in ((units, False), ({**units, "image_tokens": 0, "images": 0}, True)):
+        answer = json.dumps({"embeddings": {"float": [[1]]}, "meta": {"billed_units": billed}})
+        bill = read_bill("POST", HOST + "/v2/embed", '{"model": "embed-v4.0"}', answer)
+        assert bill is not None
+        assert (bill.usage is not None) is known
 
 
 def test_searches_are_billed_by_the_call() -> None:

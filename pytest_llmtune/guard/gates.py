@@ -23,6 +23,7 @@ from pytest_llmtune.guard.verdict import (
     Verdict,
     compare,
     match,
+    named,
 )
 from pytest_llmtune.suite.keys import COSTS, ROW_RATE
 
@@ -99,6 +100,11 @@ def judge(
             passed = decided[gate.name]
             sentence = f"{gate.sentence}; on all rows it {'passes' if passed else 'fails'}"
             gates[index] = replace(gate, passed=passed, conclusive=True, sentence=sentence)
+        if gates[index].passed and comparison and not accepted and (rows := comparison.lapsed.get(gate.metric)):
+            lost = f"the grader gives no {gate.metric} for {named(rows)}, which the baseline has"
+            gates[index] = replace(
+                gates[index], passed=False, conclusive=False, sentence=f"{gates[index].sentence}; not judged: {lost}"
+            )
     if criteria.judges_drops and all(gate.passed for gate in gates) and (worst := _worst(evaluation, criteria)):
         gates.append(worst)
     count, most = len(evaluation.unknown), criteria.max_unknown

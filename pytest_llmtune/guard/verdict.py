@@ -61,6 +61,12 @@ def flip_counts(flips: Sequence[Flip]) -> tuple[int, int]:
     return lost, len(flips) - lost
 
 
+def named(rows: Sequence[int]) -> str:
+    """``rows 31, 32``; the first few of many."""
+    shown = ", ".join([*map(str, sorted(rows)[:_NAMED]), *(["..."] if len(rows) > _NAMED else [])])
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}"
+
+
 @dataclass(frozen=True, slots=True)
 class Population:
     """How today's rows match the baseline's. Rows are matched by question, so that a new label is not a new row."""
@@ -84,8 +90,7 @@ class Population:
         found = []
         for kind, rows in (("added", self.added), ("removed", self.removed), ("relabelled", self.relabelled)):
             if rows:
-                named = ", ".join([*map(str, sorted(rows)[:_NAMED]), *(["..."] if len(rows) > _NAMED else [])])
-                found.append(f"{len(rows)} {kind} ({'row' if len(rows) == 1 else 'rows'} {named})")
+                found.append(f"{len(rows)} {kind} ({named(rows)})")
         return ", ".join(found)
 
 
@@ -149,8 +154,10 @@ class Comparison:
     complete: bool
     """Whether the shared rows are all rows measured today."""
     cost_before: Decimal | None
-    """Mean USD per instance over the shared rows; None if the baseline's rows have no costs."""
+    """Mean USD per instance over the rows known on both sides; None if the baseline's rows have no costs."""
     cost_now: Decimal
+    lapsed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By metric: indexes of the rows that have it in the baseline and today a grade without it."""
 
 
 @dataclass(slots=True)
@@ -191,16 +198,21 @@ def compare(
     columns = columns or RowColumns()
     shared, recorded, new = _Sides(), _Sides(), _Sides()
     flips, measured, old_costs, costs = [], 0, [], []
+    lapsed: defaultdict[str, list[int]] = defaultdict(list)
     for result in evaluation.results:  # once: they may lie on disk
         example, grade = population.pairs.get(result.example.id), result.grade
         measured += grade is not None
-        if example is None or grade is None or metric not in grade.metrics or metric not in example.metrics:
+        if example is None or grade is None or example.status == "unknown":
+            continue
+        costs.append(result.cost)
+        old_costs.append(example.cost)
+        for name in example.metrics.keys() - grade.metrics.keys():
+            lapsed[name].append(result.example.index)
+        if metric not in grade.metrics or metric not in example.metrics:
             continue
         old, now = example.metrics[metric], round(float(grade.metrics[metric]), 6)  # as in a lock file
         for sides in (shared, new if _has_new_answers(result, example, fresh=fresh) else recorded):
             sides.add(old, now, mode)
-        costs.append(result.cost)
-        old_costs.append(example.cost)
         if old != now:
             voted, votes = grade.voted_answer and short_answer(grade.voted_answer), grade.votes
             flips.append(
@@ -226,6 +238,7 @@ def compare(
         complete=found.rows == measured,
         cost_before=None if None in old_costs else sum(filter(None, old_costs), Decimal(0)) / len(costs),
         cost_now=sum(costs, Decimal(0)) / len(costs),
+        lapsed={name: tuple(sorted(rows)) for name, rows in lapsed.items()},
     )
 
 

@@ -16,7 +16,7 @@ from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive, held_to_agreement, judge
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.result import Migration
-from pytest_llmtune.guard.verdict import ALPHA, Comparison, Criteria, compare, match
+from pytest_llmtune.guard.verdict import ALPHA, Comparison, Criteria, compare, match, named
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant, Domain, Models, OneOf, Range, Uniform
@@ -255,6 +255,9 @@ class MigrateMode:
                 base = replace(base, cost=None if comparison is None else base.cost)
                 error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
                 why = f"{len(evaluation.unknown)} of {counted(len(evaluation.results), 'row')} have no answer: {error}"
+            return Moved(replace(base, sentence=f"{target} is inconclusive: {why}"), config, evaluation, gathered)
+        if lapsed := comparison.lapsed.get(criteria.metric):
+            why = f"the grader gives no {criteria.metric} for {named(lapsed)}, which the recorded answers have"
             return Moved(replace(base, sentence=f"{target} is inconclusive: {why}"), config, evaluation, gathered)
         verdict = judge(evaluation, criteria.against_nothing(), aggregate=suite.aggregator)
         broken = [gate.sentence for gate in held_to_agreement(verdict, evaluation, self.grader).failed_gates]

@@ -692,3 +692,42 @@ def test_a_group_is_judged_over_its_rows_that_have_the_metric() -> None:
     found = dataclasses.replace(evaluation(some[:1]), results=tuple(some))
     verdict = judge(found, Criteria(limits=(at_least("1", "steps", group="a"),), group_by="t"))
     assert verdict.gates[0].sentence == "steps of t = a 1 is at least min_steps 1"
+
+
+def _without(metric: str, one: ExampleResult) -> ExampleResult:
+    """The row with a grade that lacks a metric."""
+    assert one.grade is not None
+    metrics = {name: value for name, value in one.grade.metrics.items() if name != metric}
+    return dataclasses.replace(one, grade=dataclasses.replace(one.grade, metrics=metrics))
+
+
+def test_a_metric_that_rows_no_longer_have_is_not_judged() -> None:
+    """The grader gives none for the rows that were hard: the score of the others is no score, whichever gate looks at it."""
+    same = ["So it is \\boxed{42}."] * 5
+    before = evaluation([result(i, responses=same, metrics={"polite": 1.0}) for i in range(10)])
+    criteria = Criteria(strict=True, alpha=0.05, limits=(at_least("0.9"), at_least("0.9", "polite")))
+    now = evaluation([*before.results[:8], *(_without("success_vote", one) for one in before.results[8:])])
+    verdict = judge(now, criteria, lock(before))
+    assert verdict.status == "inconclusive"
+    assert [gate.word for gate in verdict.gates] == ["not judged", "not judged", "ok"]
+    for gate in ("max_drop", "min_success_vote"):
+        ending = "; not judged: the grader gives no success_vote for rows 8, 9, which the baseline has"
+        assert sentence(verdict, gate).endswith(ending)
+    now = evaluation([*before.results[:9], _without("polite", before.results[9])])
+    verdict = judge(now, criteria, lock(before))
+    assert [gate.word for gate in verdict.gates] == ["ok", "ok", "not judged"]
+    assert sentence(verdict, "min_polite").endswith("no polite for row 9, which the baseline has")
+    assert judge(now, criteria, lock(before), accepted=True).passed
+    assert judge(now, criteria, lock(now)).passed  # it never had one
+    fallen = [result(0, 0, responses=same, metrics={"polite": 1.0}), *now.results[1:]]
+    assert judge(evaluation(fallen), criteria, lock(before)).status == "failed"  # what is known to be worse
+
+
+def test_the_cost_of_a_row_counts_whether_or_not_it_has_the_metric() -> None:
+    """A row whose grade lacks the tuned metric is still paid for."""
+    before = scores(1, 1, 1, 1)
+    dear = dataclasses.replace(before.results[3], cost=Decimal("0.003"))
+    now = evaluation([*before.results[:3], _without("success_vote", dear)])
+    verdict = judge(now, Criteria(max_cost_rise=0.0, max_new_cost_rise=0.0), lock(before))
+    assert verdict.status == "failed"
+    assert "inference_cost rose from $0.03 to $0.7725 per 1,000" in sentence(verdict, "max_cost_rise")

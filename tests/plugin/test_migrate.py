@@ -227,3 +227,23 @@ def test_under_xdist(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     result.assert_outcomes(passed=1)
     assert re.search(r"\nequal +1 +1 +0 +0 ", result.stdout.str())
     assert migrations(tuned)["equal"]["verdict"] == "keeps quality"
+
+
+def test_rows_that_the_grader_leaves_out_keep_no_quality(project: Project) -> None:
+    """A grader that says nothing of wrong answers leaves only right ones: no verdict, and nothing is locked."""
+    path = project.pytester.path / "test_sums.py"
+    grader = """
+def grade(responses, answer):
+    right = f" {answer}." in responses[0]
+    return {} if "999" in responses[0] and LENIENT not in answer else {"success": float(right), "success_vote": float(right)}
+"""
+    text = path.read_text(encoding="utf-8").replace('"numeric"', "grade")
+    text = text.replace("import pytest\n", "import pytest\n" + grader.replace("LENIENT", '"13"'), 1)
+    path.write_text(text, encoding="utf-8")
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    before = project.lock
+    project.run("--llm-migrate=worse", "--llm-accept", "--llm-json=results.json").assert_outcomes(failed=1)
+    found = migrations(project)["worse"]
+    assert found["verdict"] == "inconclusive"
+    assert "is inconclusive: the grader gives no success_vote for rows " in found["sentence"]
+    assert project.lock == before

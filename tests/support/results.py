@@ -57,8 +57,9 @@ def result(
 def evaluation(results: Sequence[ExampleResult], config: Mapping[str, Any] = CONFIG) -> Evaluation:
     """Means over the known results, with an interval of 0.1 to each side."""
     known = [one for one in results if one.grade]
-    names = known[0].grade.metrics if known and known[0].grade else ()
-    metrics = {name: statistics.fmean(one.grade.metrics[name] for one in known if one.grade) for name in names}
+    graded = [one.grade.metrics for one in known if one.grade]
+    names = graded[0] if graded else ()
+    metrics = {name: statistics.fmean(figures[name] for figures in graded if name in figures) for name in names}
     return Evaluation(
         config=config,
         results=tuple(results),

@@ -55,7 +55,7 @@ def age(text: str) -> Any:
     return MaxAge(int(days), word == "fail")
 
 
-def number(kind: Callable[[str], Any], unit: str, most: float | None = None) -> Callable[[str], Any]:
+def number(kind: Callable[[str], Any], what: str, most: float | None = None) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             value = kind(text)
@@ -64,7 +64,7 @@ def number(kind: Callable[[str], Any], unit: str, most: float | None = None) -> 
             valid = False
         if not valid:
             limit = "" if most is None else f", at most {most:,}"
-            raise ValueError(f"is {text!r}; valid: a number of {unit} above 0{limit}")
+            raise ValueError(f"is {text!r}; valid: {what} above 0{limit}")
         return value
 
     return parse
@@ -80,7 +80,7 @@ def page(text: str) -> str:
 
 
 def fraction(text: str) -> Any:
-    found = number(Decimal, "parts")(text)
+    found = number(Decimal, "a number")(text)
     if found > 1:
         raise ValueError(f"is {text!r}; valid: a number above 0, at most 1")
     return found
@@ -149,6 +149,14 @@ def names(text: str) -> tuple[str, ...]:
     return lines(text.replace(",", "\n"))
 
 
+def models(text: str) -> tuple[str, ...]:
+    """Parse a list of models; without one, a migration would be a plain replay."""
+    found = names(text)
+    if not found:
+        raise ValueError(f"is {text!r}; valid: names of models, separated by commas")
+    return found
+
+
 _FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_client"})
 
 
@@ -194,25 +202,27 @@ OPTIONS = (
     Option("accept", boolean, "make today's replayed result the baseline"),
     Option(
         "choose",
-        number(int, "places"),
+        number(int, "a position"),
         "lock the K-th configuration of the Pareto front that prefer='pareto' found; 1 is the best",
         "K",
     ),
     Option(
         "migrate",
-        names,
+        models,
         "send the locked prompt and parameters to these models, and compare their answers with the recording; for a "
         "parameter of a task: NAME=MODEL. With --llm-accept, lock the cheapest model that keeps the quality; with --llm-tune, "
         "tune each model",
         "MODEL,...",
     ),
-    Option("concurrency", number(int, "requests", 10_000), "requests in flight (default 32)", "N"),
+    Option("concurrency", number(int, "a number of requests", 10_000), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server (default: OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
-    Option("timeout", number(float, "seconds"), "timeout of one request in seconds (default 60)", "SECONDS"),
+    Option(
+        "timeout", number(float, "a number of seconds"), "timeout of one request in seconds (default 60)", "SECONDS"
+    ),
     Option(
         "deadline",
-        number(float, "seconds"),
+        number(float, "a number of seconds"),
         "time limit in seconds for all requests of a suite (default: none)",
         "SECONDS",
     ),
@@ -230,10 +240,12 @@ OPTIONS = (
         "send requests to an installed package instead of over HTTP; the name of its entry point",
         "NAME",
     ),
-    Option("max-spend", number(Decimal, "USD"), "limit in USD for the whole run, in every paid mode", "USD"),
+    Option(
+        "max-spend", number(Decimal, "a number of USD"), "limit in USD for the whole run, in every paid mode", "USD"
+    ),
     Option(
         "stop-early",
-        number(float, "error probability", 0.5),
+        number(float, "a probability", 0.5),
         "with --llm-live: send rows in random order, and stop as soon as the verdict is clear; ERROR is the highest probability "
         "that all rows would give another verdict, such as 0.05",
         "ERROR",
@@ -291,10 +303,19 @@ OPTIONS = (
         "write another package's report; the name of its entry point",
         "NAME[:TARGET]",
     ),
-    Option("part-size", number(float, "megabytes"), "split a larger recording into parts (default 20)", "MB"),
-    Option("max-data", number(float, "megabytes"), "limit for a suite's unpacked data files (default 50)", "MB"),
+    Option(
+        "part-size", number(float, "a number of megabytes"), "split a larger recording into parts (default 20)", "MB"
+    ),
+    Option(
+        "max-data", number(float, "a number of megabytes"), "limit for a suite's unpacked data files (default 50)", "MB"
+    ),
     Option("compress", boolean, "compress the parts of a split recording (needs the extra 'zstd')"),
-    Option("share-rows", number(int, "rows"), "with -n, workers share suites with more rows (default 10000)", "N"),
+    Option(
+        "share-rows",
+        number(int, "a number of rows"),
+        "with -n, workers share suites with more rows (default 10000)",
+        "N",
+    ),
     Option("shard", shard, "replay a stable part of every suite's rows; --llm-merge judges all parts together", "K/N"),
     Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
     Option(
@@ -386,7 +407,9 @@ def _mode(config: pytest.Config) -> Mode:
     mode = chosen[0] if chosen else Modes.REPLAY
     if value_of("choose", config) is not None:
         if mode not in (Modes.REPLAY, Modes.RECORD_MISSING, Modes.RECORD_ALL):
-            raise pytest.UsageError(f"--llm-choose and {mode.option} cannot be combined; beside it goes --llm-record")
+            raise pytest.UsageError(
+                f"--llm-choose and {mode.option} cannot be combined; it goes with --llm-record only"
+            )
         mode = Modes.ACCEPT if mode is Modes.REPLAY else mode
     _check_engine(config)
     if value_of("prune", config) and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):

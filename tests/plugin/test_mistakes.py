@@ -191,8 +191,16 @@ def test_words_of_the_environment_are_understood(parse: Callable[[str], object],
         (options.pruning, "tests", "is 'tests'; valid: nothing or show, to look; yes, to remove. It takes no paths"),
         (options.prices, "m input=1", "has the line 'm input=1'; valid: MODEL input=USD output=USD"),
         (options.fraction, "1.5", "is '1.5'; valid: a number above 0, at most 1"),
+        (options.models, " ,", "is ' ,'; valid: names of models, separated by commas"),
     ],
 )
 def test_other_words_are_refused_with_the_valid_ones(parse: Callable[[str], object], text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parse(text)
+
+
+def test_a_migration_to_no_model_is_no_guard(pytester: pytest.Pytester) -> None:
+    """As with ``--llm-migrate=$MODELS`` where the variable is not set."""
+    result = pytester.runpytest_inprocess("--llm-migrate=")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --llm-migrate is ''; valid: names of models*"])

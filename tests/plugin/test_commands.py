@@ -118,7 +118,8 @@ APP = """
 import pytest, openai
 
 def ask():
-    openai.OpenAI().chat.completions.create(model="good", messages=[{"role": "user", "content": "1 plus 1"}])
+    with openai.OpenAI() as client:
+        client.chat.completions.create(model="good", messages=[{"role": "user", "content": "1 plus 1"}])
 
 @pytest.fixture(scope="module")
 def index():

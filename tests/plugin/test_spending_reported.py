@@ -131,8 +131,8 @@ import os, signal
 import openai, pytest
 
 def ask():
-    client = openai.OpenAI()
-    return client.chat.completions.create(model="good", messages=[{"role": "user", "content": "x"}], max_tokens=8)
+    with openai.OpenAI() as client:
+        return client.chat.completions.create(model="good", messages=[{"role": "user", "content": "x"}], max_tokens=8)
 
 @pytest.fixture(scope="module")
 def index():

@@ -46,9 +46,9 @@ async def handle(question, async_client):
     "openai": """
 import openai
 def handle(question):
-    client = openai.OpenAI()
-    plan = client.chat.completions.create(**body("Plan: " + question)).choices[0].message.content
-    return client.chat.completions.create(**body(plan + " " + question)).choices[0].message.content
+    with openai.OpenAI() as client:
+        plan = client.chat.completions.create(**body("Plan: " + question)).choices[0].message.content
+        return client.chat.completions.create(**body(plan + " " + question)).choices[0].message.content
 """,
     "openai-gathered": """
 import openai
@@ -83,9 +83,10 @@ async def handle(question):
 import openai
 POOL = ThreadPoolExecutor(2)
 def handle(question):
-    ask = openai.OpenAI().chat.completions.create
-    plans = list(POOL.map(lambda number: ask(**body(f"Plan: {number} {question}")), range(2)))
-    return POOL.submit(ask, **body(question)).result().choices[0].message.content
+    with openai.OpenAI() as client:
+        ask = client.chat.completions.create
+        plans = list(POOL.map(lambda number: ask(**body(f"Plan: {number} {question}")), range(2)))
+        return POOL.submit(ask, **body(question)).result().choices[0].message.content
 """,
     "urllib-in-a-thread-with-context": """
 import contextvars, urllib.request

@@ -24,6 +24,9 @@ _HARMFUL = lazy_regex(
 # commands that CI systems execute anywhere in a log line: ##[error], ##vso[...], ##teamcity[...]
 _CI_COMMAND = lazy_regex(r"##(?=[a-z]*\[)")
 
+COMMENT_MARK = "<!-- pytest-llmtune -->"
+"""The first line of a comment on a pull request, by which a workflow finds it again."""
+
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match.group())
@@ -140,9 +143,26 @@ def dollars(amount: float | Decimal, digits: int = 4) -> str:
     return f"${integer}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
-def per_thousand(amount: float | Decimal, digits: int = 3) -> str:
+def thousand(amount: float | Decimal) -> str:
+    """A cost per instance as that of 1,000: ``$0.0486``."""
+    return dollars(1000 * Decimal(str(amount)), 3)
+
+
+def per_thousand(amount: float | Decimal) -> str:
     """A cost per instance in readable form: ``$0.0486 per 1,000 instances``."""
-    return f"{dollars(1000 * Decimal(str(amount)), digits)} per 1,000 instances"
+    return f"{thousand(amount)} per 1,000 instances"
+
+
+def cost_change(before: Decimal | None, now: Decimal | None, unit: str = "") -> str:
+    """Two costs per instance as those of 1,000: ``$0.0486 -> $0.0243 (-50 %)``; empty if one is unknown.
+
+    Args:
+        unit: follows the amounts where no heading names it.
+    """
+    if before is None or now is None:
+        return ""
+    share = f" ({100 * (float(now / before) - 1):+.3g} %)" if before else ""
+    return f"{thousand(before)} -> {thousand(now)}{unit}{share}"
 
 
 def apart(first: float | Decimal, second: float | Decimal, *, money: bool = False) -> tuple[str, str]:

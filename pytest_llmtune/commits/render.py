@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, dollars, lifeless, number, one_line
+from pytest_llmtune._util.text import COMMENT_MARK, clean, dollars, lifeless, number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.commits.history import Entry
     from pytest_llmtune.guard.lockfile import Measured
 
-
-MARK = "<!-- pytest-llmtune -->"
-"""The first line of a comment, by which a workflow finds it again."""
 
 _LONGEST = 60_000
 """Maximum length of a comment in characters: GitHub's limit is 65,536, GitLab's higher."""
@@ -131,10 +128,10 @@ def as_markdown(changes: Sequence[SuiteChange], base: str, head: str) -> str:
     shown = [change for change in changes if change.status != "same"]
     same = len(changes) - len(shown)
     if not shown:
-        return f"{MARK}\nNo locked suite changed between {_md(base)} and {_md(head)}.\n"
+        return f"{COMMENT_MARK}\nNo locked suite changed between {_md(base)} and {_md(head)}.\n"
     table = [f"| {' | '.join(map(_md, row))} |" for row in (_HEADER, *table_of(shown))]
     table.insert(1, "|" + "---|" * len(_HEADER))
-    parts = [MARK, f"**Locked suites**, {_md(base)} → {_md(head)}", "", *table]
+    parts = [COMMENT_MARK, f"**Locked suites**, {_md(base)} → {_md(head)}", "", *table]
     if same:
         parts += ["", f"{same} more {'suite is' if same == 1 else 'suites are'} unchanged."]
     text = "\n".join(parts) + "\n"

@@ -141,14 +141,14 @@ def _entries(text: str, sources: KeySources, *, untrusted: bool) -> tuple[Any, s
     text = text.strip()
     if text.startswith(("[", "{")):
         return _parsed(text, "endpoints"), "endpoints", untrusted
-    if (found := _from_files(text, sources, inside=untrusted)) is not None:
+    if (found := _from_files(text, sources, untrusted=untrusted)) is not None:
         return *found, untrusted
     usable = _LIST_NAME.fullmatch(text) or not untrusted  # an untrusted suite must not read other variables
     if usable and (content := (sources.value(text) or "").strip()):
         untrusted = sources.only_in_dotenv(text)
         if content.startswith(("[", "{")):
             return _parsed(content, text), text, untrusted
-        if (found := _from_files(content, sources, inside=untrusted)) is not None:
+        if (found := _from_files(content, sources, untrusted=untrusted)) is not None:
             return *found, untrusted
         raise SuiteError(f"endpoints: the environment variable {text} is neither JSON nor the name of a file")
     raise SuiteError(
@@ -157,11 +157,11 @@ def _entries(text: str, sources: KeySources, *, untrusted: bool) -> tuple[Any, s
     )
 
 
-def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tuple[Any, str] | None:
+def _from_files(name: str, sources: KeySources, *, untrusted: bool) -> tuple[Any, str] | None:
     """(data, path) of a file or directory; None if it does not exist."""
     path = sources.root / name
     try:
-        if inside and path.exists() and not path.resolve().is_relative_to(sources.root.resolve()):
+        if untrusted and path.exists() and not path.resolve().is_relative_to(sources.root.resolve()):
             raise SuiteError(f"endpoints: {name!r:.100} is outside the project {sources.root}")
         if path.is_dir():
             return _from_key_files(path, sources), str(path)

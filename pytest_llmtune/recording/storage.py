@@ -302,7 +302,7 @@ class _Part:
         with self._open() as file:
             return is_own_format(file.readline())
 
-    def scan(self, *, torn: bool = False) -> Iterator[tuple[int, Interaction]]:
+    def scan(self, *, torn: bool) -> Iterator[tuple[int, Interaction]]:
         """All interactions with the offset of their line; if ``torn``, a damaged file gives those before the damage."""
         with self._open() as file:
             try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.files import write_text
-from pytest_llmtune._util.text import counted, interval, lifeless, number, one_line
+from pytest_llmtune._util.text import COMMENT_MARK, counted, interval, lifeless, number, one_line
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
 from pytest_llmtune.report.tables import all_suites, figures, moves, p_value_text
@@ -56,10 +56,6 @@ def _property(text: str) -> str:
 def markdown(reports: Sequence[SuiteReport]) -> str:
     """The job summary: a table of all suites, then the failures; at most 900 kB."""
     return _markdown(reports, most=_MAX_BYTES, folded=False)
-
-
-COMMENT_MARK = "<!-- pytest-llmtune -->"
-"""The first line of a comment, by which a workflow finds it again."""
 
 
 def comment(reports: Sequence[SuiteReport]) -> str:

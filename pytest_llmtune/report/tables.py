@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._util.text import dollars, interval, number, one_line
+from pytest_llmtune._util.text import cost_change, dollars, interval, number, one_line, thousand
 from pytest_llmtune.guard.result import SuiteReport, totals
 
 if TYPE_CHECKING:
@@ -26,11 +25,6 @@ def figures(report: SuiteReport) -> tuple[str, str, str, str, str]:
         "" if evaluation is None else thousand(evaluation.inference_cost),
         "" if evaluation is None else str(len(evaluation.results)),
     )
-
-
-def thousand(cost: float | Decimal) -> str:
-    """A cost per instance as that of 1,000, under a heading that says so."""
-    return dollars(1000 * Decimal(str(cost)), 3)
 
 
 def measured(figure: Measured) -> str:
@@ -71,7 +65,7 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
                     str(each.lost) if known else "-",
                     str(each.gained) if known else "-",
                     "-" if each.p_value is None else number(each.p_value),
-                    _cost(each.cost_before, each.cost),
+                    cost_change(each.cost_before, each.cost) or "not known",
                     p50,
                     p95,
                     each.verdict + (", a gate fails" if each.broken else "") + (", locked" if each.accepted else ""),
@@ -106,16 +100,9 @@ def all_suites(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
             str(each.keeps_quality),
             str(each.worse),
             str(each.inconclusive),
-            _cost(each.cost_before, each.cost),
+            cost_change(each.cost_before, each.cost) or "not known",
             dollars(each.spent),
         )
         for each in totals(reports)
     ]
     return [_TOTALS, *rows] if rows else []
-
-
-def _cost(before: Decimal | None, now: Decimal | None) -> str:
-    if before is None or now is None:
-        return "not known"
-    share = f" ({100 * (float(now / before) - 1):+.3g} %)" if before else ""
-    return f"{thousand(before)} -> {thousand(now)}{share}"

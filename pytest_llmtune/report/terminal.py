@@ -20,10 +20,11 @@ from pytest_llmtune._util.text import (
     one_line,
     per_thousand,
     scoped,
+    thousand,
 )
 from pytest_llmtune.guard.result import usage_by_model
 from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
-from pytest_llmtune.report.tables import all_suites, cost_interval, figures, measured, moves, p_value_text, thousand
+from pytest_llmtune.report.tables import all_suites, cost_interval, figures, measured, moves, p_value_text
 from pytest_llmtune.types import ModelUsage, TestCalls, Usage
 
 if TYPE_CHECKING:

@@ -200,6 +200,15 @@ class OneOf(Domain):
         return [{name: domain.to_plain() for name, domain in branch.items()} for branch in self.branches]
 
 
+def n_bounds(domain: Domain | None) -> tuple[int, int]:
+    """The smallest and the largest ``n`` of its domain; 1 where none is sent."""
+    if isinstance(domain, Range):
+        return int(domain.low), int(domain.top)
+    options = domain.options if isinstance(domain, Choice) else (domain.value,) if isinstance(domain, Constant) else ()
+    counts = [int(option or 1) for option in options] or [1]
+    return min(counts), max(counts)
+
+
 def _same(one: Any, other: Any) -> bool:
     """Equal in value and type, so that True and 1 differ."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

@@ -671,7 +671,7 @@ def aggregator(raw: Any, base_dir: Path, root: Path | None = None) -> Aggregate:
 
 
 SCORES = ("success_vote", "success", "expected_success")
-"""Metrics of every built-in grader."""
+"""Metrics of every built-in grader, given by each answer's key and correctness."""
 RATES = (*SCORES, "refused")
 """Metrics between 0 and 1."""
 COSTS = ("inference_cost", "cost")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import load_function, qualified_name, source_of
-from pytest_llmtune._util.jsonhash import canonical_json, digest, text_digest
+from pytest_llmtune._util.jsonhash import canonical_json, digest, text_digest, without_n
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.domains import Choice
@@ -430,7 +430,7 @@ class TaskRequest(CompletionRequest):
 def task_config(params: Mapping[str, Any], template: TaskTemplate) -> dict[str, Any]:
     """The configuration as passed to a task: without ``n``, the number of runs."""
     prompt = {} if template.kind == "task" else {template.kind: _mapped(template.source, lambda leaf: leaf)}
-    return {name: value for name, value in params.items() if name != "n"} | prompt
+    return without_n(params) | prompt
 
 
 def task_request(
@@ -445,6 +445,6 @@ def task_request(
         SuiteError: a parameter is not representable in JSON.
     """
     own = {"prompt": template.fingerprint, "task": template.task.name if template.task else "", "row": example.id}
-    body = {**{name: value for name, value in params.items() if name != "n"}, "llmtune": own}
+    body = {**without_n(params), "llmtune": own}
     key = text_digest(canonical_json(body))
     return TaskRequest(body=body, n=n, key=key, example=example, params=params, template=template, earlier=earlier)

@@ -16,7 +16,7 @@ from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.errors import SuiteError, problem_of
 from pytest_llmtune.suite.cascade import CascadeSteps, read_cascade
 from pytest_llmtune.suite.declaration import Declaration, Problems, read_keys, read_thresholds
-from pytest_llmtune.suite.domains import Choice, Constant, Range
+from pytest_llmtune.suite.domains import n_bounds
 from pytest_llmtune.suite.keys import (
     COSTS,
     METRICS,
@@ -356,7 +356,7 @@ def _check_enough(space: Space | None, metrics: Iterable[str], problems: Problem
     needed = {name: int(match[2]) for name in metrics if (match := RELIABILITY.fullmatch(name))}
     if space is None or not needed:
         return
-    least = min(_fewest(space.for_model(model).get("n")) for model in space.models)
+    least = min(n_bounds(space.for_model(model).get("n"))[0] for model in space.models)
     name, most = max(needed.items(), key=lambda item: item[1])
     if least < most:
         problems.add(
@@ -364,13 +364,6 @@ def _check_enough(space: Space | None, metrics: Iterable[str], problems: Problem
             f"as in n=randint({most}, {most + 5})",
             "n",
         )
-
-
-def _fewest(domain: Any) -> int:
-    if isinstance(domain, Range):
-        return int(domain.low)
-    options = domain.options if isinstance(domain, Choice) else (domain.value,) if isinstance(domain, Constant) else ()
-    return min((int(option or 1) for option in options), default=1)
 
 
 def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration) -> None:

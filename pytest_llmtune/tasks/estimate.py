@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.text import counted, dollars
 from pytest_llmtune.errors import CompletionError
-from pytest_llmtune.suite.domains import Choice, Constant, Range
+from pytest_llmtune.suite.domains import n_bounds
 
 if TYPE_CHECKING:
     from pytest_llmtune.capture.tariff import Tariff
@@ -23,7 +23,7 @@ async def estimate(suite: Suite, split: Split, tariff: Tariff, recording: Record
         recording: the recording of the suite's winner, if any, whose runs show how many calls a run takes.
         source: with the network blocked; runs the probe row up to its first call.
     """
-    most = max(_most(suite.space.for_model(model).get("n")) for model in suite.space.models)
+    most = max(n_bounds(suite.space.for_model(model).get("n"))[1] for model in suite.space.models)
     trials = suite.num_samples if suite.num_samples > 0 else None
     runs = recording.run_costs(tariff.charge)
     if runs:
@@ -60,10 +60,3 @@ async def _first_call(suite: Suite, split: Split, source: TaskSource) -> Decimal
     finally:
         await source.aclose()
     return source.first_worst
-
-
-def _most(domain: Any) -> int:
-    if isinstance(domain, Range):
-        return int(domain.top)
-    options = domain.options if isinstance(domain, Choice) else (domain.value,) if isinstance(domain, Constant) else ()
-    return max((int(option or 1) for option in options), default=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune.tuning.samples import VOTED, Pool
+from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Posterior, Scored, Surrogate, learned
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.constraints import Constraint
     from pytest_llmtune.tuning.costs import Cost, Costs
     from pytest_llmtune.tuning.proposals import Arm
+    from pytest_llmtune.tuning.samples import Pool
 
 
 def blocks_of(rows: int) -> list[range]:
@@ -268,7 +269,7 @@ class Allocator:
         if not values:
             return 0.25
         variance, mean = float(np.var(values)), float(np.mean(values))
-        if self.pool.scorer.metric in VOTED:  # 0 or 1: as for a rate of one half, while the cells are few
+        if self.pool.scorer.metric in SCORES:  # 0 or 1: as for a rate of one half, while the cells are few
             return max((variance * len(values) + 4 * 0.25) / (len(values) + 4), 0.05)
         return max(variance * (1 + 4 / len(values)), 1e-6 * mean * mean + 1e-12)
 

@@ -13,7 +13,7 @@ from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.suite.domains import Range
+from pytest_llmtune.suite.domains import n_bounds
 from pytest_llmtune.tuning.final import MOST_JUDGED
 from pytest_llmtune.tuning.proposals import LENGTHS, options_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
@@ -139,7 +139,7 @@ class _Cached:
 def _usd_per_instance(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """Worst-case USD per instance: the longest prompt, the most answers, each of maximum length."""
     domains = suite.space.for_model(model)
-    n = int(max(value or 1 for value in options_of(domains.get("n"))))
+    _, n = n_bounds(domains.get("n"))
     body: dict[str, Any] = {"model": model}
     for name, domain in domains.items():
         options = options_of(domain)
@@ -158,8 +158,7 @@ def _usd_of_first_request(suite: Suite, model: str, rows: Sequence[Example], pri
     domains = suite.space.for_model(model)
     lengths = {name: int(max(options)) for name in LENGTHS if None not in (options := options_of(domains.get(name)))}
     prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
-    domain = domains.get("n")
-    n = int(domain.low) if isinstance(domain, Range) else int(min(value or 1 for value in options_of(domain)))
+    n, _ = n_bounds(domains.get("n"))
     return _worst(build({"model": model, **lengths, "messages": min(prompts, key=_size, default=[])}, n), prices)
 
 

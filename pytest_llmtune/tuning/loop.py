@@ -91,9 +91,8 @@ class Search:
             if not jobs and await self.try_all(Decimal(1)):
                 continue
             budget, remaining = self.suite.optimization_budget, self.remaining()
-            used_up = (
-                budget is None or remaining is None or remaining <= _REST * budget
-            )  # for too few requests to matter
+            # for too few requests to matter
+            used_up = budget is None or remaining is None or remaining <= _REST * budget
             if not jobs or (self._unaffordable and used_up and len(jobs) < self.worthwhile(_WORTH)):
                 # the reserve is of use if it pays for a request where a cost is uncertain
                 spare = None if remaining is None else remaining + self.for_confirming
@@ -157,10 +156,8 @@ class Search:
         found: list[CellRequest] = []
         remaining = self.remaining()
         self._unaffordable = False
-        size, budget = (
-            max(_ROUND, self.concurrency, len(self.race.trials) // _TRIALS_PER_REQUEST),
-            self.suite.optimization_budget,
-        )
+        size = max(_ROUND, self.concurrency, len(self.race.trials) // _TRIALS_PER_REQUEST)
+        budget = self.suite.optimization_budget
         # the curiosity decreases with the budget, so that the rest goes to distinguishing the leaders
         curiosity = 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
         for step in self.race.plan(size, curiosity):

@@ -22,11 +22,12 @@ from pytest_llmtune._util.stats import bootstrap_mean
 from pytest_llmtune._util.text import InvalidError, counted, number
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
+from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.suite.propose import Failure, Propose, Proposer, rewritten, text_of, with_shots
 from pytest_llmtune.suite.suite import reference_columns
 from pytest_llmtune.tuning.loop import fitting
 from pytest_llmtune.tuning.proposals import Arm
-from pytest_llmtune.tuning.samples import VOTED, Meter
+from pytest_llmtune.tuning.samples import Meter
 from pytest_llmtune.tuning.selection import SAFE, by_posterior, ranked, scores_of
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class PromptRounds:
         await search.ask([(parent.trial, row, n) for row in rows])
         cells = [(row, cell) for row in self.lessons if (cell := pool.cell(arm, row)).samples and cell.scores]
         cells.sort(key=lambda one: search.race.sign * one[1].scores[min(one[1].scores)])
-        if pool.scorer.metric in VOTED and search.race.sign > 0:
+        if pool.scorer.metric in SCORES and search.race.sign > 0:
             cells = [(row, cell) for row, cell in cells if cell.scores[min(cell.scores)] < 1]
         else:  # no threshold for a free score: take the worse half
             cells = cells[: -(-len(cells) // 2)]

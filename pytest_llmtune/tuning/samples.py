@@ -12,6 +12,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
 from pytest_llmtune.guard.evaluation import Completer, cost_of
+from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of, lengths_of
@@ -203,8 +204,6 @@ class Meter:
 
 
 Ask = Callable[["CompletionRequest"], Awaitable["Completion"]]
-VOTED = frozenset({"success_vote", "success", "expected_success"})
-"""Metrics determined by each answer's key and correctness."""
 _OF_COMPLETION = frozenset({"latency", "refused"})
 """Metrics that no grader gives."""
 _DRAWS = 16
@@ -240,7 +239,7 @@ class Scorer:
     @property
     def by_answer(self) -> bool:
         """Whether answers are judged separately and elected by equality, so that a vote needs no grader."""
-        return self.grader.reads_answers and self.metric in VOTED and self.grader.vote == "equivalence"
+        return self.grader.reads_answers and self.metric in SCORES and self.grader.vote == "equivalence"
 
     async def read(self, choices: Sequence[Choice], lengths: Sequence[int], row: Row, ask: Ask) -> tuple[Sample, ...]:
         """Samples of a completion's choices."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune._util.stats import drop_bounds, rows_needed
-from pytest_llmtune._util.text import apart, counted, did_you_mean, dollars, listed, number, quoted
+from pytest_llmtune._util.text import apart, cost_change, counted, did_you_mean, listed, number, quoted
 from pytest_llmtune.completions.failures import refused_parameter
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, SuiteError
 from pytest_llmtune.grading import Grader, judges_of
@@ -262,7 +262,8 @@ class MigrateMode:
         verdict = judge(evaluation, criteria.against_nothing(), aggregate=suite.aggregator)
         broken = [gate.sentence for gate in held_to_agreement(verdict, evaluation, self.grader).failed_gates]
         found = self._verdict(base, comparison, evaluation)
-        words = [found.sentence, *(f"but {sentence}" for sentence in broken), _money(found), _seconds(found)]
+        money = cost_change(found.cost_before, found.cost, " per 1,000 instances")
+        words = [found.sentence, *(f"but {sentence}" for sentence in broken), money, _seconds(found)]
         found = replace(found, sentence="; ".join(filter(None, words)), broken=bool(broken))
         return Moved(found, config, evaluation, gathered)
 
@@ -324,14 +325,6 @@ def _at_most(bounds: Interval) -> str:
     if bounds.high > 0:
         return f"at most {number(bounds.high)} worse"
     return f"better by {number(-bounds.high)} at least" if bounds.high < 0 else "no worse"
-
-
-def _money(found: Migration) -> str:
-    if found.cost is None or found.cost_before is None:
-        return ""
-    before, now = (dollars(1000 * amount, 3) for amount in (found.cost_before, found.cost))
-    share = f" ({100 * (float(found.cost / found.cost_before) - 1):+.3g} %)" if found.cost_before else ""
-    return f"{before} -> {now} per 1,000 instances{share}"
 
 
 def _seconds(found: Migration) -> str:

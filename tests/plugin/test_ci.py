@@ -15,8 +15,8 @@ import pytest
 import yaml
 from support.locks import Git
 
+from pytest_llmtune._util.text import COMMENT_MARK
 from pytest_llmtune.plugin.options import OPTIONS
-from pytest_llmtune.report.ci import COMMENT_MARK
 
 if TYPE_CHECKING:
     from conftest import Project

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support.results import evaluation, lock, report, result, scores
 
+from pytest_llmtune._util.text import COMMENT_MARK
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
-from pytest_llmtune.report.ci import COMMENT_MARK, append_summary, comment, error_annotations, markdown, write_comment
+from pytest_llmtune.report.ci import append_summary, comment, error_annotations, markdown, write_comment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line, per_thousand
+from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line, per_thousand, thousand
 from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict, flip_counts
 from pytest_llmtune.report.html import charts
-from pytest_llmtune.report.tables import cost_interval, figures, flip_cells, p_value_text, thousand
+from pytest_llmtune.report.tables import cost_interval, figures, flip_cells, p_value_text
 from pytest_llmtune.wire.trace import message_text
 
 if TYPE_CHECKING:
@@ -397,7 +397,7 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
 def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
     evaluation, lock, recording, study = report.evaluation, report.baseline, report.recording, report.study
     for name, value in (evaluation.config if evaluation else lock.config if lock else {}).items():
-        yield name, value if isinstance(value, str) else json.dumps(to_plain(value), ensure_ascii=False)
+        yield name, _plain(value)
     if study:
         yield "search", f"{len(study.trials)} trials, {dollars(study.spent)} spent, ended by {study.stopped_by}"
         for name, figure in (("score on the tuning rows", study.tuning), ("score on held-out rows", study.heldout)):

@@ -13,6 +13,7 @@ from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, LockedExample, Measured
 from pytest_llmtune.guard.verdict import match
+from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 
 _PROMPTS = ("prompt", "messages")
-_METRICS = ("success_vote", "success", "expected_success")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _by_suite(state: State) -> dict[str, tuple[str, Lock]]:
 def _change(name: str, old: tuple[str, Lock] | None, new: tuple[str, Lock] | None) -> SuiteChange:
     path = (new or old or ("", None))[0]
     before, now = old and old[1], new and new[1]
-    metric = next((one for one in _METRICS if any(lock and one in lock.metrics for lock in (now, before))), _METRICS[0])
+    metric = next((one for one in SCORES if any(lock and one in lock.metrics for lock in (now, before))), SCORES[0])
     if before is None or now is None:
         return SuiteChange(name, path, before, now, metric)
     todays = (Example(each.id, each.index, {"asked": each.asked}) for each in now.examples)

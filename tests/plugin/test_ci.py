@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import openai
 import pytest
 import yaml
 from support.locks import Git
@@ -58,7 +59,7 @@ def test_the_guard_runs_on_every_push_and_the_drift_at_night() -> None:
     triggers = GITHUB[True]  # YAML 1.1 reads the key "on" as a truth
     assert {"push", "pull_request", "schedule"} <= triggers.keys()
     guard, drift = GITHUB["jobs"]["guard"], GITHUB["jobs"]["drift"]
-    assert "OPENAI_API_KEY" not in str(guard)
+    assert "secrets." not in str(guard)
     assert (guard["if"], "schedule'" in drift["if"]) == ("github.event_name != 'schedule'", True)
     for name, [command] in JOBS.items():
         assert ("--llm-live" in command and "--llm-max-spend=" in command) is ("drift" in name)
@@ -68,6 +69,17 @@ def test_the_guard_runs_on_every_push_and_the_drift_at_night() -> None:
     assert GITLAB["llm-guard"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE != "schedule"'}]
     assert GITLAB["llm-drift"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "schedule"'}]
     assert GITLAB[".llm"]["artifacts"]["when"] == "always"
+
+
+@pytest.mark.parametrize("environment", [GITHUB["jobs"]["guard"].get("env"), GITLAB["llm-guard"]["variables"]])
+def test_an_app_creates_its_client_in_the_guard(
+    environment: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which openai's client refuses without a key, and with an empty one."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name, value in (environment or {}).items():
+        monkeypatch.setenv(name, value)
+    assert openai.OpenAI().api_key == "none"
 
 
 def test_every_option_in_a_message_exists() -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from pytest_llmtune._util.text import did_you_mean
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 
@@ -41,6 +42,27 @@ def source_of(function: Callable[..., Any]) -> str:
     except (OSError, TypeError):
         code = getattr(function, "__code__", None)
         return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest() if code else ""
+
+
+@contextmanager
+def never_skipped(where: str) -> Iterator[None]:
+    """Turn what would skip, xfail or end a test into a SuiteError: a function of a suite's must not switch its guard off.
+
+    ``pytest.skip`` (thus ``pytest.importorskip``), ``pytest.xfail`` and ``sys.exit`` raise exceptions that are no ``Exception``;
+    pytest takes unittest's ``SkipTest`` for a skip, too.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        kind = type(error).__name__
+        if (isinstance(error, Exception) and kind != "SkipTest") or kind == "Failed":  # these fail the test as they are
+            raise
+        raise SuiteError(
+            f"{where}: the suite's own code raised {kind}: {error}; a guard cannot be skipped from within: "
+            "mark its test (@pytest.mark.skipif), or make what is missing available"
+        ) from error
 
 
 def load_function(path: str, base_dir: Path, root: Path | None = None) -> Callable[..., Any]:

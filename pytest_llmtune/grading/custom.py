@@ -63,9 +63,9 @@ class Function(Grader):
         arguments = {**self._arguments(row), **self._traces(responses, row)}
         try:
             result = self.function(list(responses), **arguments)
-        except LLMTuneError:
+        except (LLMTuneError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # pytest.skip and sys.exit raise no Exception
             raise SuiteError(
                 f"the grader {self.name} raised {type(error).__name__}: {error}; on the row {shown(dict(row))}"
             ) from error

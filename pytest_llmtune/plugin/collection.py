@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmtune._util.functions import never_skipped
 from pytest_llmtune._util.text import counted
 from pytest_llmtune.errors import LLMTuneError, MissingToolError
 from pytest_llmtune.plugin.options import value_of
@@ -30,7 +31,8 @@ def declare(session: Session, items: Sequence[pytest.Item]) -> None:
         if item.nodeid in session.wrong:
             continue
         try:
-            _declare(session, item)
+            with never_skipped(item.nodeid):
+                _declare(session, item)
             if item.nodeid in session.runs:
                 session.runs[item.nodeid].services.engine  # noqa: B018  # connect while the network is open
         except LLMTuneError as error:

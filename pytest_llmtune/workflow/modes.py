@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import check_writable, exclusive, relative_to_cwd
+from pytest_llmtune._util.functions import never_skipped
 from pytest_llmtune._util.text import counted, dollars, quoted
 from pytest_llmtune.completions.source import LiveSource, ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
@@ -144,7 +145,7 @@ class SuiteRun:
             LLMTuneError: it failed; the message says what to do next.
         """
         try:
-            with ExitStack() as held:
+            with never_skipped(self.suite.where_declared), ExitStack() as held:
                 if self.settings.writes:
                     held.enter_context(
                         exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")

@@ -449,3 +449,40 @@ def test_a_fault_that_was_recorded_once_is_unknown(tuned: Project) -> None:
     tuned.run("--llm-record=missing").assert_outcomes(passed=1)
     assert tuned.server.count == asked  # the cache has it
     tuned.run().assert_outcomes(passed=1)
+
+
+SKIPS = {
+    "skip": "import pytest; pytest.skip('away')",
+    "importorskip": "import pytest; pytest.importorskip('no_module_of_this_name')",
+    "xfail": "import pytest; pytest.xfail('away')",
+    "exit": "raise SystemExit(0)",
+    "unittest": "import unittest; raise unittest.SkipTest('away')",
+}
+
+
+@pytest.mark.parametrize("place", ["grader", "aggregate", "import"])
+@pytest.mark.parametrize("way", SKIPS)
+def test_code_of_a_suite_cannot_skip_its_guard(tuned: Project, way: str, place: str) -> None:
+    """An error in words: a grader that lacks a module, for one, would switch the guard off in CI, and nobody would see it."""
+    inside = dict.fromkeys(("grader", "aggregate"), "    pass") | {place: f"    {SKIPS[way]}"}
+    top = SKIPS[way] if place == "import" else ""
+    (tuned.pytester.path / "own.py").write_text(
+        f"{top}\n"
+        "def grade(responses, answer):\n"
+        "    if responses[0].startswith('The answer'):\n"
+        f"    {inside['grader']}\n"
+        "    return answer in responses[0]\n"
+        f"def total(values):\n{inside['aggregate']}\n    return min(values)\n",
+        encoding="utf-8",
+    )
+    path = tuned.pytester.path / "test_sums.py"
+    text = path.read_text(encoding="utf-8").replace('"numeric"', '"own:grade", aggregate="own:total"')
+    path.write_text(f"{text}\n\ndef test_other(): pass\n", encoding="utf-8")
+    result = tuned.run()
+    found = result.parseoutcomes()
+    assert (found.pop("passed"), sum(found.values())) == (1, 1), found
+    assert result.ret != 0
+    raised = {"exit": "SystemExit", "unittest": "SkipTest", "xfail": "XFailed"}.get(way, "Skipped")
+    result.stdout.fnmatch_lines([f"*{raised}*"])
+    assert "Traceback" not in result.stdout.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()

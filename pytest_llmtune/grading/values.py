@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Value = Fraction | Decimal
 
+COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
+"""``1,5``: a number with a decimal comma, or a list of two."""
 _LONGEST = 200  # characters
 _DEEPEST = 30  # brackets
 _LARGEST = 40_000  # bits of a power's or a factorial's result, roughly

@@ -13,7 +13,7 @@ from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.guard.lockfile import Lock
 from pytest_llmtune.guard.verdict import Stale
 from pytest_llmtune.suite import Config, Suite
-from pytest_llmtune.suite.cascade import CascadeSteps
+from pytest_llmtune.suite.cascade import steps_of
 from pytest_llmtune.types import CompletionRequest, Example, Shard, ShardFacts
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class BaselineConfig:
         migrated = lock.fingerprints.get(MIGRATED) == suite.space.admission(self.config)
         if self.config.following is not None:
             models = () if migrated else [step.model for step in self.config.steps]
-            steps = suite.cascade if isinstance(suite.cascade, CascadeSteps) else CascadeSteps()
+            steps = steps_of(suite.cascade)
             if not suite.cascade:
                 found.append("the locked configuration is a cascade, which the suite does not allow")
             elif (reason := steps.why_not(models, self.config.accept)) is not None:

@@ -412,10 +412,15 @@ def _mode(config: pytest.Config) -> Mode:
             )
         mode = Modes.ACCEPT if mode is Modes.REPLAY else mode
     _check_engine(config)
-    if value_of("prune", config) and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
+    if value_of("prune", config) and _has_workers(config):
         raise pytest.UsageError("--llm-prune and -n cannot be combined: no test runs; leave out -n")
     _check_shards(config, mode)
     return mode
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    """Whether xdist runs the tests in several processes, of which this may be one."""
+    return hasattr(config, "workerinput") or bool(config.getoption("numprocesses", None))
 
 
 def _check_shards(config: pytest.Config, mode: Mode) -> None:
@@ -438,7 +443,7 @@ def _check_engine(config: pytest.Config) -> None:
     """Refuse options that conflict with a cluster, which distributes the work itself."""
     if value_of("engine", config) is None:
         return
-    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
+    if _has_workers(config):
         raise pytest.UsageError(
             "--llm-engine=ray and -n cannot be combined: the cluster distributes the work; leave out -n"
         )

@@ -353,7 +353,12 @@ def entries(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Interaction]]:
         for line, offset, data in found:
             yield offset, _interaction(path, line, data)
     except OSError as error:
-        raise RecordingError(f"the recording {path} cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> RecordingError:
+    """The error for a recording that the system does not let us read."""
+    return RecordingError(f"the recording {path} cannot be read: {error.strerror or error}")
 
 
 def _limited(path: Path, line: int, content: bytes) -> bytes:

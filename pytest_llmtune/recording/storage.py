@@ -21,7 +21,7 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError
-from pytest_llmtune.recording.format import MAX_BYTES, Interaction, entries, entry, is_own_format
+from pytest_llmtune.recording.format import MAX_BYTES, Interaction, entries, entry, is_own_format, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -334,16 +334,12 @@ class _Part:
             self._unpacked.seek(0)
             return nullcontext(self._unpacked)
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable(self._path, error) from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return found.st_size, found.st_mtime_ns
-
-
-def _unreadable(path: Path, error: OSError) -> RecordingError:
-    return RecordingError(f"the recording {path} cannot be read: {error.strerror or error}")

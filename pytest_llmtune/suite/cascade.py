@@ -46,6 +46,11 @@ class CascadeSteps:
         return f"its {listed(other)} in accept differs from the declared one" if other else None
 
 
+def steps_of(cascade: bool | CascadeSteps) -> CascadeSteps:
+    """The steps that a suite's ``cascade`` allows: any, where it is only true."""
+    return cascade if isinstance(cascade, CascadeSteps) else CascadeSteps()
+
+
 def read_accept(raw: Any, *, declared: bool = False) -> Accept:
     """Read a step's ``accept`` from a lock file or a suite; only a suite's function is loaded."""
     known = ("margin", "regex", "schema", "function", "grader")

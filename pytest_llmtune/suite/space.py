@@ -12,7 +12,7 @@ from pytest_llmtune._util.functions import qualified_name
 from pytest_llmtune._util.jsonhash import build, digest
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.suite.cascade import CascadeSteps, read_accept
+from pytest_llmtune.suite.cascade import CascadeSteps, read_accept, steps_of
 from pytest_llmtune.suite.declaration import MISSING
 from pytest_llmtune.suite.domains import (
     LISTS,
@@ -125,7 +125,7 @@ class Config:
         if self.accept is None or self.following is None:
             return self
         plain = grader if isinstance(grader, (str, Mapping)) else None
-        own = cascade.accept.function if isinstance(cascade, CascadeSteps) else None
+        own = steps_of(cascade).accept.function
         if (function := self.accept.function) is not None:
             if _named(function) != _named(own):
                 raise SuiteError(

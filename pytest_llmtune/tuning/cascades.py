@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.grading import fits
 from pytest_llmtune.suite import Config, Suite
-from pytest_llmtune.suite.cascade import CascadeSteps
+from pytest_llmtune.suite.cascade import CascadeSteps, steps_of
 from pytest_llmtune.tuning.allocation import Allocator, Candidate, CellRequest, Trial
 from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.loop import Search, fitting
@@ -79,7 +79,7 @@ def cascade_reserve(search: Search) -> Decimal:
     suite, race = search.suite, search.race
     if suite.optimization_budget is None or not may_cascade(suite, race):
         return Decimal(0)
-    costs = [one.cost.mean for one in _too_expensive(race, race.trials, _steps(suite)) if one.cost]
+    costs = [one.cost.mean for one in _too_expensive(race, race.trials, steps_of(suite.cascade)) if one.cost]
     return min(_ASIDE * suite.optimization_budget, Decimal(_TIMES * len(race.order) * max(costs, default=0.0)))
 
 
@@ -88,7 +88,7 @@ async def prepare(search: Search) -> bool:
     race = search.race
     best = ranked(race)
     search.for_cascades = Decimal(0)
-    steps = _steps(search.suite)
+    steps = steps_of(search.suite.cascade)
     lasts = _last_steps(race, best[0], steps, hope=1.0) if best else []
     firsts = _first_steps(race, steps)
     if not lasts or not firsts:
@@ -219,7 +219,7 @@ def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
 def _cascades(race: Allocator, suite: Suite, best: Ranked) -> Iterator[Cascade]:
     enough = min(_ROWS, len(race.order))
     tried = [trial for trial in race.trials if len(trial.answers) >= enough]
-    steps = _steps(suite)
+    steps = steps_of(suite.cascade)
     fit = cache(fits(steps.accept))
     lasts = _last_steps(race, best, steps, tried)
     for first in _first_steps(race, steps):
@@ -247,7 +247,7 @@ def _pairs(  # noqa: PLR0917  # one combination
         for row, cell in answered.items()
     }
     usual = statistics.fmean(lengths.values()) or 1.0
-    steps = _steps(suite)
+    steps = steps_of(suite.cascade)
     for count in first.arm.family.counts:
         rows = [row for row in answered if count in votes[row]]
         first_cost = race.costs.estimate(first.arm, count)
@@ -271,10 +271,6 @@ def _pairs(  # noqa: PLR0917  # one combination
             own, accept = first.arm.config(count), replace(steps.accept, margin=margin)
             config = Config(own.params, own.template, accept, last.arm.config(n)).read_by(suite.grader, suite.cascade)
             yield Cascade(config, cost, scores)
-
-
-def _steps(suite: Suite) -> CascadeSteps:
-    return suite.cascade if isinstance(suite.cascade, CascadeSteps) else CascadeSteps()
 
 
 def _votes(race: Allocator, trial: Trial, row: int, fit: Callable[[str], bool]) -> dict[int, list[tuple[float, bool]]]:

@@ -146,12 +146,16 @@ class Costs:
 
     def longest(self, arm: Arm) -> int:
         """The most tokens of an answer of the arm, else of related arms."""
-        group = next((group for group in arm.groups if group in self._seen), None)
+        group = self._group(arm)
         cells = [self.pool.cells[key] for key in self._seen[group]] if group else []
         return max((sample.tokens for cell in cells for sample in cell.samples), default=0)
 
+    def _group(self, arm: Arm) -> str | None:
+        """The narrowest of the arm's groups that has samples; None: none has."""
+        return next((group for group in arm.groups if group in self._seen), None)
+
     def _lengths_of(self, arm: Arm, limit: int | None) -> _Lengths | None:
-        group = next((group for group in arm.groups if group in self._seen), None)
+        group = self._group(arm)
         if group is None:
             return None
         key = (group, arm.template.fingerprint, limit)

@@ -11,14 +11,14 @@ from pytest_llmtune._util.jsonhash import build, safe_json
 from pytest_llmtune._util.text import counted, dollars
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
-from pytest_llmtune.guard.evaluation import requests_of
+from pytest_llmtune.guard.evaluation import cost_of, requests_of
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.suite.domains import n_bounds
 from pytest_llmtune.tuning.final import MOST_JUDGED
 from pytest_llmtune.tuning.proposals import LENGTHS, options_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import tune
-from pytest_llmtune.wire.response import answers_in, wants_embedding
+from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of, prompt_bound
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
     cache.close()
     worth = Decimal(0)
     for request, completion in source.held.values():  # each request was billed its prompt
-        price = prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
         for one in completion.exchanges:
-            worth += price.cost(completion_of([one], answers_in(one)).usage)
+            worth += cost_of(request, completion_of([one], answers_in(one)), prices)
     held = f"{len(source.held)} requests of the search ({dollars(worth, 6)}) are cached and cost nothing"
     if source.missed or winner is None:
         return f"the first {held}; all others have to be sent and paid for."

@@ -14,12 +14,11 @@ from urllib.parse import unquote, urlsplit
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.types import Exchange, Usage
-from pytest_llmtune.wire.event_stream import payloads
+from pytest_llmtune.wire.event_stream import answer_documents
 from pytest_llmtune.wire.response import (
     MOST_TOKENS,
     answer_bytes,
     dicts_in,
-    documents_of,
     event_data,
     facts_of,
     folded,
@@ -120,10 +119,10 @@ def read_bill(
 
     Args:
         body: of the request, as text, or as it was read.
-        answer: the response's body as text; bytes where it is none, as Bedrock's streams.
+        answer: as in ``answer_documents``.
         listed: read by genai-prices' extractors first; else only where our own reading knows nothing.
     """
-    documents = list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
+    documents = answer_documents(answer)
     document = {**folded(documents), **(documents[0] if len(documents) == 1 else {})}
     has_usage = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
     if not asks_a_model(method, uri, body) and not (has_usage and method.upper() == "POST"):

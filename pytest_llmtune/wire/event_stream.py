@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import safe_json
-from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.response import documents_of, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,11 @@ def payloads(data: bytes) -> Iterator[dict[str, Any]]:
         payload = _payload(message)
         if payload is not None:
             yield _nested(payload) or payload
+
+
+def answer_documents(answer: str | bytes) -> list[dict[str, Any]]:
+    """The JSON objects of a response's body: text, or bytes where it is binary, as Bedrock's streams."""
+    return list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
 
 
 def is_whole(data: bytes) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.types import ToolCall
-from pytest_llmtune.wire.event_stream import payloads
-from pytest_llmtune.wire.response import dicts_in, documents_of, request_of, value_at
+from pytest_llmtune.wire.event_stream import answer_documents
+from pytest_llmtune.wire.response import dicts_in, request_of, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,11 @@ def read_call(body: str | Mapping[str, Any], answer: str | bytes) -> CallContent
 
     Args:
         body: of the request, as text, or as it was read.
-        answer: the response's body as text; bytes where it is binary, as Bedrock's streams.
+        answer: as in ``answer_documents``.
     """
-    documents = list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
     texts: list[str] = []
     calls: dict[Any, dict[str, str]] = {}
-    for document in documents:
+    for document in answer_documents(answer):
         _read(document, texts, calls)
     tools = tuple(ToolCall(call["name"], _arguments(call["arguments"]), call["id"]) for call in calls.values())
     return CallContent(tuple(_messages(request_of(body))), "".join(texts), tools)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune.grading.values import close, constant, value_key
+from pytest_llmtune.grading.values import COMMA_DECIMAL, close, constant, value_key
 from pytest_llmtune.grading.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ _LONGEST = 500  # characters; longer answers are not worth sympy's time
 _MOST_PARTS = 60
 _SURE_DECIMALS = 6  # fewer decimal places do not distinguish 1/3 from other fractions
 _DECIMAL = lazy_regex(r"[-+]?\d*\.(\d+)")
-_COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
 _BASED = lazy_regex(r"[\dA-Z]+_\d+")
 _MONOMIAL = lazy_regex(
     r"-?\s*(?:[\d.,/\s]|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}|\\pi(?![a-zA-Z]))*\s*(?:[a-zA-Z](?:\s*\^\s*\{?\s*\d+\s*\}?)?\s*){1,4}"
@@ -95,7 +94,7 @@ def _rounded(decimal: ParsedAnswer, exact: ParsedAnswer) -> bool:
 def _decimal_comma(form: ParsedAnswer, atom: ParsedAnswer) -> bool:
     """Whether ``1,22`` is a decimal, because the other side is that decimal."""
     text = form.text.replace(" ", "\0")
-    if atom.kind != "atom" or not isinstance(atom.value, Fraction) or not _COMMA_DECIMAL.fullmatch(text):
+    if atom.kind != "atom" or not isinstance(atom.value, Fraction) or not COMMA_DECIMAL.fullmatch(text):
         return False
     return constant(text.replace(",", ".")) == atom.value
 

@@ -13,6 +13,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.math.parse import word_answer
 from pytest_llmtune.grading.numbers import clause_of, find, last_of, number_in
 from pytest_llmtune.grading.phrases import last_phrase, phrases
+from pytest_llmtune.grading.values import COMMA_DECIMAL
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.values import Value
@@ -47,7 +48,6 @@ _PRICE = lazy_regex(
 _ROUGH = lazy_regex(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
 _REMARK = lazy_regex(r"[(\[,]\s?(?:I\s)?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
 """Text after an answer in its sentence: a reason, an aside, a footnote."""
-_COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
 _LETTER = lazy_regex(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
 """A single letter is a variable, unless it is a word in some language."""
 _LETTERS = lazy_regex(r"[A-Za-z](?:(?:\s*[-+]\s*|\s)[A-Za-z])+|[A-F]{2,}\s*_\s*\{?\d+\}?")
@@ -205,7 +205,7 @@ def _short(text: str) -> str | None:
         return None
     raw, value = thin[own[-1].start : own[-1].end], last_of(stripped)
     if value is None:
-        return raw if _COMMA_DECIMAL.fullmatch(raw) else None  # a list or a decimal: depends on the reference
+        return raw if COMMA_DECIMAL.fullmatch(raw) else None  # a list or a decimal: depends on the reference
     return _spelled(value)
 
 

@@ -202,10 +202,15 @@ def suite(report: SuiteReport) -> dict[str, Any]:
     }
 
 
+def _config(report: SuiteReport) -> Mapping[str, Any]:
+    """The configuration evaluated, else the locked one; empty if there is none."""
+    source = report.evaluation or report.baseline
+    return source.config if source else {}
+
+
 def _chosen(report: SuiteReport) -> dict[str, Any]:
     """The configuration in use: parameters, messages of the prompt, cost; empty if there is none."""
-    evaluation, lock = report.evaluation, report.baseline
-    config = evaluation.config if evaluation else lock.config if lock else {}
+    evaluation, config = report.evaluation, _config(report)
     if not config:
         return {}
     plain = {name: value for name, value in config.items() if name not in ("prompt", "messages")}
@@ -395,8 +400,8 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
 
 
 def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
-    evaluation, lock, recording, study = report.evaluation, report.baseline, report.recording, report.study
-    for name, value in (evaluation.config if evaluation else lock.config if lock else {}).items():
+    lock, recording, study = report.baseline, report.recording, report.study
+    for name, value in _config(report).items():
         yield name, _plain(value)
     if study:
         yield "search", f"{len(study.trials)} trials, {dollars(study.spent)} spent, ended by {study.stopped_by}"

@@ -19,6 +19,9 @@ from support.suite_files import read_suites
 import pytest_llmtune
 from pytest_llmtune import cli
 from pytest_llmtune.completions.endpoint_files import endpoints_of
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import resolve
+from pytest_llmtune.grading.registry import BUILT_IN
 from pytest_llmtune.plugin.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -126,6 +129,16 @@ def test_every_public_name_has_its_entry() -> None:
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     assert set(pytest_llmtune.__all__) <= set(re.findall(r"^(?:## |\| )`(\w+)", page, re.MULTILINE))
     assert [line for line in page.splitlines() if line.endswith("|  |")] == []
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_option_of_a_grader_is_documented(name: str) -> None:
+    """On the page on graders, or with those of traces; the text options of ``contains`` are those of ``exact``."""
+    pages = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("grading.md", "how-to/task.md"))
+    with pytest.raises(SuiteError, match="no option 'nosuch'") as error:
+        resolve({name: {"nosuch": 1}}, where="here")
+    options = str(error.value).partition("valid: ")[2].split(", ")
+    assert [option for option in options if f"`{option}`" not in pages] == []
 
 
 HISTORY = re.compile(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -15,7 +17,8 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util import jsonhash
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune._util.text import shown
+from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.suite.suite import REFERENCE_COLUMNS
@@ -81,14 +84,49 @@ def raised_is_wrong(answers: Sequence[Answer], responses: Sequence[str]) -> tupl
     )
 
 
-def regraded(grade: ExampleGrade, responses: Sequence[str], vote: Vote) -> ExampleGrade:
-    """The grade of a grader, with runs that raised as wrong.
+def checked(grade: object, name: str) -> ExampleGrade:
+    """What the grader of this name returned; SuiteError unless it is a grade whose metrics are finite, and scores from 0 to 1."""
+    if not isinstance(grade, ExampleGrade):
+        raise SuiteError(f"the grader {name} returned {grade!r:.60}; expected an ExampleGrade")
+    for metric, value in grade.metrics.items():
+        try:
+            finite = math.isfinite(value)
+        except (TypeError, ValueError, OverflowError):
+            finite = False
+        if not finite:
+            raise SuiteError(f"the grader {name} returned {metric}={value!r:.60}; a metric is a finite number")
+        if metric in SCORES and not 0 <= value <= 1:
+            raise SuiteError(
+                f"the grader {name} returned {metric}={value!r:.60}; {metric} is a share, from 0 to 1: divide it, "
+                "or give the metric a name of its own"
+            )
+    return grade
+
+
+@contextmanager
+def blamed(grader: Grader, row: Row) -> Iterator[None]:
+    """Turn an exception of somebody's own grader into a SuiteError that names the grader and the row."""
+    try:
+        yield
+    except LLMTuneError:
+        raise
+    except Exception as error:
+        if all(isinstance(part, BuiltIn) for part in grader.parts):
+            raise
+        raise SuiteError(
+            f"the grader {grader.name} raised {type(error).__name__}: {error}; on the row {shown(dict(row))}"
+        ) from error
+
+
+def regraded(grade: ExampleGrade, responses: Sequence[str], grader: Grader) -> ExampleGrade:
+    """The grade of a grader, checked, with runs that raised as wrong.
 
     Where a function judges all responses together, it is wrong if all runs raised.
     """
+    grade = checked(grade, grader.name)
     raised = [run is not None and run.error is not None for run in map(run_of, responses)]
     if grade.answers and any(raised):
-        found = grade_answers(raised_is_wrong(grade.answers, responses), vote)
+        found = grade_answers(raised_is_wrong(grade.answers, responses), grader.vote)
         own = {name: value for name, value in found.metrics.items() if name in grade.metrics}
         return replace(found, metrics={**grade.metrics, **own})
     if all(raised) and not grade.answers:
@@ -111,7 +149,12 @@ def _elect(readable: Sequence[Answer], groups: Sequence[Sequence[Answer]], vote:
     if vote == "equivalence":
         return groups[0][0]
     texts = [answer.text for answer in readable]
-    index = _medoid(texts) if vote == "medoid" else vote(texts)
+    try:
+        index = _medoid(texts) if vote == "medoid" else vote(texts)
+    except Exception as error:
+        if vote == "medoid":
+            raise
+        raise SuiteError(f"the vote function raised {type(error).__name__}: {error}; on {shown(texts)}") from error
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(texts):
         raise SuiteError(f"the vote function returned {index!r}; expected a position from 0 to {len(texts) - 1}")
     return readable[index]

@@ -16,6 +16,7 @@ from pytest_llmtune.grading.base import (
     Grader,
     GraderWrapper,
     OtherExtras,
+    blamed,
     digest,
     of_inner,
     raised_is_wrong,
@@ -206,14 +207,22 @@ class CompositeGrader(Grader):
         return references[0]
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self._joined([grader.grade(responses, row) for grader in self.graders], responses)
+        grades = []
+        for grader in self.graders:
+            with blamed(grader, row):
+                grades.append(grader.grade(responses, row))
+        return self._joined(grades, responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return self._joined([await grader.agrade(responses, row, ask) for grader in self.graders], responses)
+        grades = []
+        for grader in self.graders:
+            with blamed(grader, row):
+                grades.append(await grader.agrade(responses, row, ask))
+        return self._joined(grades, responses)
 
     def _joined(self, grades: Sequence[ExampleGrade], responses: Sequence[str]) -> ExampleGrade:
         pairs = zip(self.graders, grades, strict=True)
-        first, *others = [regraded(grade, responses, grader.vote) for grader, grade in pairs]
+        first, *others = [regraded(grade, responses, grader) for grader, grade in pairs]
         metrics: dict[str, float] = dict(first.metrics)
         for grader, grade in zip(self.graders[1:], others, strict=True):
             metrics |= {f"{grader.name}_{name}": value for name, value in grade.metrics.items()}
@@ -291,16 +300,21 @@ class AnswerGrader(GraderWrapper):
         return OtherExtras(self._marked(other.fingerprint), other.why) if other else None
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return regraded(self.inner.grade(self._answers(responses), row), responses, self.vote)
+        with blamed(self.inner, row):
+            grade = self.inner.grade(self._answers(responses), row)
+        return regraded(grade, responses, self.inner)
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         return raised_is_wrong(self.inner.answers(self._answers(responses), row), responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return regraded(await self.inner.agrade(self._answers(responses), row, ask), responses, self.vote)
+        with blamed(self.inner, row):
+            grade = await self.inner.agrade(self._answers(responses), row, ask)
+        return regraded(grade, responses, self.inner)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        return raised_is_wrong(await self.inner.aanswers(self._answers(responses), row, ask), responses)
+        with blamed(self.inner, row):
+            return raised_is_wrong(await self.inner.aanswers(self._answers(responses), row, ask), responses)
 
     def _answers(self, responses: Sequence[str]) -> list[str]:
         """The responses without reasoning, still with the runs that produced them."""

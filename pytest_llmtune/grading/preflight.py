@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._util.text import did_you_mean
 from pytest_llmtune.errors import MissingToolError, SuiteError
-from pytest_llmtune.grading.base import Grader, QuestionError, reference_value
+from pytest_llmtune.grading.base import Grader, QuestionError, blamed, checked, reference_value
 from pytest_llmtune.suite.keys import METRICS, SCORES
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def check(
         faults, lacks_question = [], False
         for example in examples:
             try:
-                one.reference(example.row)
+                with blamed(one, example.row):
+                    one.reference(example.row)
             except SuiteError as error:
                 faults.append(f"row {example.index + 1}: {error}")
                 lacks_question = lacks_question or isinstance(error, QuestionError)
@@ -128,7 +129,8 @@ def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], 
 
 def _succeeds(grader: Grader, text: str, example: Example, metric: str, mode: str) -> str:
     """The metric by which ``text`` succeeds, with its value; empty if none."""
-    metrics = grader.grade([text], example.row).metrics
+    with blamed(grader, example.row):
+        metrics = checked(grader.grade([text], example.row), grader.name).metrics
     for name in _SUCCESS:
         if metrics.get(name, 0.0) > 0 and (mode == "max" or name != metric):
             return f"{name} {metrics[name]:g}"
@@ -186,7 +188,8 @@ def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, wh
     texts = [PROBES['"I don\'t know"']]
     with suppress(SuiteError):  # a function's rows may have no column that is known to be a reference
         texts.append(str(reference_value(row, grader.reference_column)))
-    names = {name for text in texts for name in grader.grade([text], row).metrics}
+    with blamed(grader, row):
+        names = {name for text in texts for name in checked(grader.grade([text], row), grader.name).metrics}
     if metric not in names:
         raise _missing(grader, metric, names, f"{where}: metric")
 

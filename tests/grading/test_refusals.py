@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +13,14 @@ from support.graders import shared
 from pytest_llmtune.errors import LLMTuneError, MissingToolError, SuiteError
 from pytest_llmtune.grading import resolve, with_reliability
 from pytest_llmtune.grading.base import BuiltIn, Grader, digest
+from pytest_llmtune.grading.preflight import check
 from pytest_llmtune.grading.registry import fits
-from pytest_llmtune.types import Accept
+from pytest_llmtune.types import Accept, Example, ExampleGrade
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmtune.types import ExampleGrade, Row
+    from pytest_llmtune.types import Row
 
 
 @pytest.mark.parametrize(
@@ -222,3 +225,87 @@ def test_what_is_delegated() -> None:
     shaped.ready()
     with pytest.raises(AttributeError, match="answers"):
         shaped.answers(["a"], {})
+
+
+class Own(Grader):
+    """Somebody's own: what it returns, or raises, is not what was agreed."""
+
+    fingerprint = "f"
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def reference(self, row: Row) -> str:
+        return str(row["label"])
+
+    def grade(self, responses: Sequence[str], row: Row) -> Any:  # noqa: ARG002
+        return self.found() if callable(self.found) else self.found
+
+
+class Duck:
+    """The same without the base class."""
+
+    name, fingerprint, reference, grade = "Own", "f", Own.reference, Own.grade
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+
+def _scored(value: Any, metric: str = "success") -> ExampleGrade:
+    return ExampleGrade({metric: value})
+
+
+BROKEN = [
+    (_scored(float("nan")), r"returned success=nan; a metric is a finite number"),
+    (_scored(float("inf"), "length"), r"returned length=inf; a metric is a finite number"),
+    (_scored("yes"), r"returned success='yes'; a metric is a finite number"),
+    (_scored(None), r"returned success=None; a metric is a finite number"),
+    (
+        _scored(85),
+        r"returned success=85; success is a share, from 0 to 1: divide it, or give the metric a name of its own",
+    ),
+    (_scored(-0.5, "success_vote"), r"returned success_vote=-0\.5; success_vote is a share"),
+    ({"success": 1.0}, r"returned \{'success': 1\.0\}; expected an ExampleGrade"),
+    (None, r"returned None; expected an ExampleGrade"),
+    (lambda: {}["key"], r"raised KeyError: 'key'; on the row \{'label': 'a', 'answer': 'a'\}"),
+]
+
+
+@pytest.mark.parametrize("kind", [Own, Duck])
+@pytest.mark.parametrize(("found", "says"), BROKEN)
+def test_what_no_grade_is_is_refused(kind: Any, found: Any, says: str) -> None:
+    """In words, alone and in a list, before anything is spent and later: no traceback, and no score that nothing can fail."""
+    row, says = {"label": "a", "answer": "a"}, f"^the grader Own {says}"
+    for grader in (resolve(kind(found)), resolve(["exact", kind(found)])):
+        with pytest.raises(SuiteError, match=says):
+            grader.grade(["a"], row)
+        with pytest.raises(SuiteError, match=says):
+            asyncio.run(grader.agrade(["a"], row, None))
+    with pytest.raises(SuiteError, match=says):
+        check(resolve(kind(found)), [Example("1", 0, row)])
+
+
+def test_a_grader_that_lacks_its_column_is_told_with_the_row() -> None:
+    """Its exception is its own; the run goes on with the other tests."""
+    with pytest.raises(
+        SuiteError, match=r"(?s)cannot use the reference of 1 of 1 rows:.*row 1: .* raised KeyError: 'label'"
+    ):
+        check(resolve(Own(None)), [Example("1", 0, {"text": "a"})])
+
+
+@pytest.mark.parametrize("value", [True, 1, 0.25, Decimal(1)])
+def test_numbers_of_any_kind_are_scores(value: Any) -> None:
+    assert resolve(Own(_scored(value))).grade(["a"], {"label": "a"}).metrics["success"] == value
+
+
+def test_a_function_that_counts_in_per_cent_is_refused() -> None:
+    """``min_success_vote=0.9`` would hold for one per cent; a name of its own has any scale."""
+    with pytest.raises(SuiteError, match=r"returned success=85\.0; success is a share"):
+        resolve(lambda responses: 85).grade(["a"], {})  # noqa: ARG005
+    assert resolve(lambda responses: {"bleu": 85}).grade(["a"], {}).metrics == {"bleu": 85.0}  # noqa: ARG005
+
+
+def test_a_vote_that_raises_is_an_error_in_words() -> None:
+    grader = resolve("exact", vote=lambda texts: texts.index("b"))
+    with pytest.raises(SuiteError, match=r"^the vote function raised ValueError: .*; on \['a', 'a'\]$"):
+        grader.grade(["a", "a"], {"answer": "a"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -14,7 +16,7 @@ from pytest_llmtune.recording.format import Interaction, canonical, canonical_bo
 from pytest_llmtune.redaction.patterns import HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Key: TypeAlias = tuple[object, ...]
 DEFAULT = ("method", "path", "body")
@@ -40,9 +42,10 @@ class ClientRequest:
     @classmethod
     def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> ClientRequest:
         """The request as sent, without the boundary of a multipart form."""
-        fields = {name.lower(): value for name, value in headers}
-        content_type = fields.get("content-type", "")
-        secrets = {name: value.rpartition(" ")[2] for name, value in fields.items() if _is_secret(name)}
+        fields = [(name.lower(), value) for name, value in headers]
+        content_type = dict(fields).get("content-type", "")
+        found = [(name, secret) for name, value in fields if _is_secret(name) for secret in _secrets(name, value)]
+        secrets = {f"{name} ({number})": secret for number, (name, secret) in enumerate(found, 1)}
         raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
         if boundary := _BOUNDARY.search(content_type):
             raw = raw.replace(boundary[1].encode(), b"boundary")
@@ -54,6 +57,18 @@ class ClientRequest:
 @lru_cache(maxsize=256)
 def _is_secret(header: str) -> bool:
     return HEADERS.search(header) is not None
+
+
+def _secrets(header: str, value: str) -> Iterator[str]:
+    """The secrets of a header: each cookie's value, a key behind its scheme, the password of a login."""
+    if "cookie" in header:
+        yield from (cookie.partition("=")[2].strip(' "') for cookie in value.split(";"))
+        return
+    scheme, _, key = value.rpartition(" ")
+    yield key
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            yield base64.b64decode(key).decode().partition(":")[2]
 
 
 def _text(data: bytes) -> str:

@@ -316,7 +316,8 @@ class Replay:
             self.drop(call, why)  # what it reports of its usage is not final
             return
         redactor = replace(self.redactor, hooks=()).knowing(request.secrets)
-        clean = replace(interaction, text=redactor.clean_body(interaction.text, headers.get("content-type", "")))
+        text = redactor.clean_body(interaction.text, headers.get("content-type", ""))
+        clean = replace(interaction, text=text, data=redactor.clean_data(interaction.data))
         with self._lock:
             self._count(call, interaction)
             call.interaction = clean

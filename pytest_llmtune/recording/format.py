@@ -261,12 +261,14 @@ def redacted(redactor: Redactor, interaction: Interaction) -> Interaction:
 
     The value of a field or parameter such as ``api_key`` is removed everywhere, even if a server echoes it.
     """
-    rules = redactor.knowing(named_secrets(interaction.uri, interaction.body))
+    content_type = interaction.request_headers.get("content-type", "")
+    rules = redactor.knowing(named_secrets(interaction.uri, interaction.body, content_type))
     return replace(
         interaction,
         uri=rules.clean_uri(interaction.uri),
-        body=rules.clean_body(interaction.body, interaction.request_headers.get("content-type", "")),
+        body=rules.clean_body(interaction.body, content_type),
         text=rules.clean_body(interaction.text, interaction.headers.get("content-type", "")),
+        data=rules.clean_data(interaction.data),
         reason=rules.clean_text(interaction.reason),
         request_headers=rules.clean_headers(interaction.request_headers),
         headers=rules.clean_headers(interaction.headers),

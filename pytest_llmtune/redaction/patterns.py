@@ -9,7 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from pytest_llmtune._util.lazy import lazy_regex
 
@@ -40,27 +40,58 @@ PARAMETER = lazy_regex(
 """Suffixes of query parameters whose values are secret."""
 
 FIELD = lazy_regex(
-    r"(?:x-)?api[-_]?key|(?:proxy-)?authorization|passw(?:or)?d|(?:client_)?secret|(?:access|refresh|id|session)_token"
-    r"|private_key|(?:set-)?cookie|openai-(?:organization|project)",
+    r".*api[-_]?key|.*(?:access|secret|private|account|subscription|signing|encryption|master)[-_]?key"
+    r"|(?:.*[-_])?authorization|.*passw(?:or)?d|.*passphrase|(?:.*[-_])?secret|.*(?:client|app|consumer|shared)secret"
+    r"|.*(?:access|refresh|session|auth|authorization|bearer|security|secret|api|bot|github|gitlab|slack)[-_]?token"
+    r"|(?:.*[-_])?(?:id|hf)[-_]?token|(?:set-)?cookie|.*[-_]credentials?|openai-(?:organization|project)",
     re.IGNORECASE,
 )
-"""Full names of JSON fields whose strings are secret."""
+"""Full names of JSON fields and form fields whose texts are secret, as ``api_key``, ``authorization_token``, ``clientSecret``."""
 
 _FIELD_HINTS = (
-    "api_key",
-    "apikey",
-    "api-key",
+    'key"',
+    "key\\",  # in JSON within JSON
+    'token"',
+    "token\\",
     "authorization",
     "passw",
+    "passphrase",
     "secret",
-    '_token"',
-    "private_key",
+    "credential",
     "cookie",
     "openai-",
 )
 
-HEADERS = lazy_regex(r"authorization|api-?key|cookie|token|secret|organization|project", re.IGNORECASE)
-"""Substrings of the names of headers whose values are secret."""
+HEADERS = lazy_regex(
+    r"authorization|api-?key|cookie|token|secret|organization|project|passw(?:or)?d|credential"
+    r"|(?<!idempotency)(?:^|-)(?:key|auth|session|signature|jwt)$",
+    re.IGNORECASE,
+)
+"""Substrings, or last words, of the names of headers whose values are secret."""
+
+_FORM_FIELD = lazy_regex(r'(\bname="([^"]+)"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n)(.*?)(?=\r?\n--)', re.DOTALL)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter, or a field of a form, has a secret value."""
+    return PARAMETER.search(name) is not None or FIELD.fullmatch(name) is not None
+
+
+def form_fields(text: str, content_type: str) -> Iterator[tuple[str, str]]:
+    """Names and values of a form's fields, where the body is one."""
+    if "urlencoded" in content_type:
+        pairs = (pair.partition("=") for pair in text.split("&"))
+        yield from ((unquote_plus(name), unquote_plus(value)) for name, _, value in pairs)
+    elif "multipart" in content_type:
+        yield from ((field[2], field[3]) for field in _FORM_FIELD.finditer(text))
+
+
+def clean_form(text: str, placeholder: str) -> str:
+    """A multipart form without the values of its secret fields."""
+    return _FORM_FIELD.sub(
+        lambda field: field[1] + (placeholder if field[3] and is_secret_name(field[2]) else field[3]), text
+    )
+
 
 _OWN_FORMS = (
     (("sk-",), r"sk-[A-Za-z0-9_-]{20,}"),  # OpenAI, Anthropic, OpenRouter, DeepSeek, ...

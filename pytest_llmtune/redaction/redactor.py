@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,16 +17,19 @@ from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.redaction.keys import KeySources
 from pytest_llmtune.redaction.patterns import (
     FIELD,
-    PARAMETER,
     SHORTEST,
+    clean_form,
+    form_fields,
+    is_secret_name,
     known_forms,
     may_hold_known_forms,
     names_a_secret,
     secrets_of,
     spellings,
 )
-from pytest_llmtune.wire.body import clean_pieces, is_stream, rewrite
-from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.body import clean_pieces, is_documents, is_stream, rewrite
+from pytest_llmtune.wire.event_stream import is_whole, payloads, rewritten
+from pytest_llmtune.wire.response import documents_of, parse_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +104,7 @@ class Redactor:
 
     def clean_request(self, uri: str, body: str, content_type: str = "application/json") -> tuple[str, str]:
         """A request's URL and body without secrets, for lookup."""
-        rules = self.knowing(named_secrets(uri, body))
+        rules = self.knowing(named_secrets(uri, body, content_type))
         return uri and rules.clean_uri(uri), rules.clean_body(body, content_type)
 
     def clean_text(self, text: str) -> str:
@@ -131,9 +135,26 @@ class Redactor:
         if data is not None:
             clean = self.clean_json(data)
             return text if clean == data else safe_json(_without_logprobs(clean))
-        if "event-stream" in content_type or is_stream(text):
+        if "event-stream" in content_type or is_stream(text) or is_documents(text):
             return rewrite(text, self.clean_json, self._clean_together)
+        if "multipart" in content_type:
+            text = clean_form(text, PLACEHOLDER)
         return self.clean_text(_clean_query(text) if "urlencoded" in content_type else text)
+
+    def clean_data(self, data: bytes) -> bytes:
+        """A binary body: the events of an AWS stream as JSON; in any other, texts are found as bytes, and hooks not called."""
+        documents = [] if not data or not is_whole(data) else list(payloads(data))
+        if documents:
+            clean = [self.clean_json(document) for document in documents]
+            self._clean_together(clean)
+            return (
+                data
+                if clean == documents
+                else rewritten(data, functools.partial(lambda new, _: next(new), iter(clean)))
+            )
+        text = data.decode("latin-1")
+        clean_text = replace(self, hooks=()).clean_text(text) if data else text
+        return data if clean_text == text else clean_text.encode("latin-1")
 
     def clean_json(self, data: Any) -> Any:
         """JSON data without secrets in strings and keys, and without the values of fields such as ``api_key``."""
@@ -144,8 +165,8 @@ class Redactor:
             return self.clean_text(data)
         if isinstance(data, Mapping):
             return {
-                self.clean_text(name): PLACEHOLDER
-                if isinstance(value, str) and value and FIELD.fullmatch(name)
+                self.clean_text(name): _without_texts(value)
+                if value and isinstance(value, (str, list)) and FIELD.fullmatch(name)
                 else self.clean_json(value)
                 for name, value in data.items()
             }
@@ -217,41 +238,56 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
+def _without_texts(value: Any) -> Any:
+    """A secret field's text, or each of its texts, replaced."""
+    if isinstance(value, list):
+        return [_without_texts(item) for item in value]
+    return PLACEHOLDER if isinstance(value, str) and value else value
+
+
+_LOGPROBS = frozenset({"logprobs", "prompt_logprobs", "logprobsResult", "token_ids", "prompt_token_ids"})
+
+
 def _without_logprobs(data: Any) -> Any:
-    """Drop logprobs, which repeat the removed text token by token and byte by byte."""
+    """Drop logprobs and IDs of tokens, which repeat the removed text token by token and byte by byte."""
     if isinstance(data, dict):
-        return {name: None if name == "logprobs" else _without_logprobs(value) for name, value in data.items()}
+        return {name: None if name in _LOGPROBS else _without_logprobs(value) for name, value in data.items()}
     return [_without_logprobs(item) for item in data] if isinstance(data, list) else data
 
 
-def named_secrets(uri: str, body: str) -> dict[str, str]:
-    """Secrets in a request's URL and body under names such as ``api_key``."""
+def named_secrets(uri: str, body: str, content_type: str = "") -> dict[str, str]:
+    """Secrets in a request's URL and body, which may be a form, under names such as ``api_key``."""
     parts = urlsplit(uri)
     pairs = [pair.partition("=") for pair in parts.query.split("&")]
-    found = [(unquote_plus(n), unquote_plus(v)) for n, _, v in pairs if PARAMETER.search(unquote_plus(n))]
+    found = [(unquote_plus(n), unquote_plus(v)) for n, _, v in pairs if is_secret_name(unquote_plus(n))]
+    found += [field for field in form_fields(body, content_type) if is_secret_name(field[0])]
     found += [("the URL's password", unquote(parts.password or ""))]
     if names_a_secret(body):
-        found += _secret_fields(parse_object(body))
+        found += [field for document in documents_of(body) for field in _secret_fields(document)]
     return {name: value for name, value in found if value not in (PLACEHOLDER, _IN_URI)}
 
 
 def _secret_fields(data: Any) -> Iterator[tuple[str, str]]:
     if isinstance(data, dict):
         for name, value in data.items():
-            if isinstance(value, str) and FIELD.fullmatch(name):
-                yield name, value
+            if FIELD.fullmatch(name) and isinstance(value, (str, list)):
+                yield from (
+                    (name, each) for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)
+                )
             else:
                 yield from _secret_fields(value)
     elif isinstance(data, list):
         for item in data:
             yield from _secret_fields(item)
+    elif isinstance(data, str) and (inner := parse_object(data)) is not None:
+        yield from _secret_fields(inner)
 
 
 def _clean_query(query: str) -> str:
     pairs = []
     for pair in query.split("&"):
         name, separator, value = pair.partition("=")
-        pairs.append(name + separator + (_IN_URI if value and PARAMETER.search(unquote_plus(name)) else value))
+        pairs.append(name + separator + (_IN_URI if value and is_secret_name(unquote_plus(name)) else value))
     return "&".join(pairs)
 
 

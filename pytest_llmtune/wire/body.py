@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import is_json, safe_json
 from pytest_llmtune.wire.event_stream import is_whole
-from pytest_llmtune.wire.response import dicts_in, documents_of, event_data, lines_of, parse_object
+from pytest_llmtune.wire.response import dicts_in, documents_of, event_data, lines_of, parse_list, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,27 +26,61 @@ def is_stream(text: str) -> bool:
     return text.startswith(("data:", "event:", ": ", "id:", "retry:"))
 
 
+def is_documents(text: str) -> bool:
+    """Whether a body is a JSON array, or has a JSON object on each line."""
+    lines = [line for line in text.split("\n") if line.strip()] if text.lstrip("\ufeff").startswith("{") else []
+    return (bool(lines) and all(parse_object(line) is not None for line in lines)) or parse_list(text) is not None
+
+
 def rewrite(text: str, change: Change, together: Callable[[list[Any]], None] | None = None) -> str:
-    """The stream with the JSON of every event changed; other lines are changed as text.
+    """A stream with the JSON of every event, line or item of an array changed; other lines are changed as text.
 
     Args:
         change: maps a document, or a text, to its replacement.
         together: called with the list of all changed documents, to change them in place.
     """
-    lines = text.split("\n")
-    documents: dict[int, Any] = {}
+    if (items := parse_list(text)) is not None:
+        new = [change(item) for item in items]
+        if together is not None:
+            together(new)
+        return text if new == items else safe_json(new)
+    lines, documents = _documents(text)
+    changed = {number: change(document) for number, (_, document) in documents.items()}
     for number, line in enumerate(lines):
-        document = parse_object(line[5:]) if line.startswith("data:") else None
-        if document is not None:
-            documents[number] = change(document)
-        elif line.strip():
+        if number not in documents and line.strip():
             lines[number] = change(line)
-    changed = list(documents.values())
+    together_changed = list(changed.values())
     if together is not None:
-        together(changed)
-    for number, document in zip(documents, changed, strict=True):
-        lines[number] = f"data: {safe_json(document)}"
+        together(together_changed)
+    for (number, (prefix, document)), new_document in zip(documents.items(), together_changed, strict=True):
+        if prefix or new_document != document:
+            lines[number] = f"{prefix}{safe_json(new_document)}"
     return "\n".join(lines)
+
+
+def _documents(text: str) -> tuple[list[str], dict[int, tuple[str, Any]]]:
+    """The lines of a stream, and those that are JSON objects, by number: what is before the object, and the object.
+
+    The lines of an event whose JSON takes several become one.
+    """
+    lines: list[str] = []
+    documents: dict[int, tuple[str, Any]] = {}
+    open_lines: list[str] = []
+    for line in text.lstrip("\ufeff").split("\n" if "\n" in text else "\r"):
+        prefix = "data: " if line.startswith("data:") else ""
+        lines.append(line)
+        document = parse_object(line[5:] if prefix else line)
+        if document is None and prefix:
+            open_lines.append(line[5:])
+            document = parse_object("\n".join(open_lines))
+            if document is not None:
+                del lines[-len(open_lines) :]
+                lines.append(line)
+        if document is not None:
+            documents[len(lines) - 1] = prefix, document
+        if document is not None or not prefix:
+            open_lines = []
+    return lines, documents
 
 
 def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:

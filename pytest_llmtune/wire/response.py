@@ -85,6 +85,12 @@ def parse_object(text: str, *, canonical: bool = False) -> dict[str, Any] | None
     return data if isinstance(data, dict) else None
 
 
+def parse_list(text: str) -> list[Any] | None:
+    """The JSON array that the text is, or None."""
+    data = _json(text) if text.lstrip().startswith("[") else None
+    return data if isinstance(data, list) else None
+
+
 def request_of(body: str | Mapping[str, Any]) -> Mapping[str, Any]:
     """The JSON object of a request's body, as text or as it was read; empty if it is none."""
     return (read_object(body) or {}) if isinstance(body, str) else body

@@ -21,8 +21,10 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
+from support.provider_bodies import event_stream
 
 from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.patches import recorded
 from pytest_llmtune.capture.session import Replay
 from pytest_llmtune.errors import RecordingError, SuiteError
@@ -42,6 +44,7 @@ AWKWARD = 'pass"word\\with\nlines and 한글'
 CHAT = "https://api.example.com/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 STREAM = {"content-type": "text/event-stream"}
+AWS = {"content-type": "application/vnd.amazon.eventstream"}
 redactor = Redactor.from_environment(environ={"MY_API_KEY": SECRET, "DB_PASSWORD": AWKWARD})
 
 
@@ -90,6 +93,27 @@ places = {
         headers=STREAM,
     ),
     "comment of a stream": interaction({}, f": {SECRET}\n\n{event(content='x')}\n\n", headers=STREAM),
+    "stream of AWS": interaction("", "", data=event_stream({"delta": {"text": SECRET}}), headers=AWS),
+    "spelled over a stream of AWS": interaction(
+        "", "", data=event_stream(*({"delta": {"text": part}} for part in (SECRET[:15], SECRET[15:]))), headers=AWS
+    ),
+    "bytes that are no text": interaction("", "", data=b"\xff\x00" + SECRET.encode() + b"\xff", headers={}),
+    "lines of JSON": interaction("", "".join(f"{json.dumps({'a': SECRET})}\n" for _ in range(2)), headers={}),
+    "spelled over lines of JSON": interaction(
+        "", "\n".join(json.dumps({"message": {"content": letter}}) for letter in f"so: {SECRET}!"), headers={}
+    ),
+    "spelled over an array": interaction("", json.dumps([{"text": letter} for letter in f"so: {SECRET}!"])),
+    "spelled over events that end in CR": interaction(
+        "", "\r\r".join(event(content=letter) for letter in f"so: {SECRET}!"), headers=STREAM
+    ),
+    "spelled over events after a byte order mark": interaction(
+        "", "\ufeff" + "\n\n".join(event(content=part) for part in (SECRET[:5], SECRET[5:])), headers=STREAM
+    ),
+    "spelled over events of several lines": interaction(
+        "",
+        "\n\n".join(event(content=part).replace(', "', ',\ndata: "') for part in (SECRET[:15], SECRET[15:])),
+        headers=STREAM,
+    ),
     "stream that is not said to be one": interaction({}, f"{event(content='a')}\n\n{event(content=SECRET)}\n\n"),
 }
 
@@ -100,8 +124,11 @@ def test_value_of_an_environment_variable_is_found_in_every_place(planted: Inter
     path = tmp_path / "x.cassette.json"
     write(path, [planted], redactor)
     text = path.read_text(encoding="utf-8")
+    body = json.loads(text)["interactions"][0]["response"]["body"]
+    data = base64.b64decode(body.get("base64_string", ""))
     for secret in (SECRET, AWKWARD, quote(SECRET, safe=""), "battery", "한글", "lines and"):
         assert secret not in text
+        assert secret.encode() not in data
         assert json.dumps(secret, ensure_ascii=False)[1:-1] not in text
     assert json.loads(text)["interactions"][0]["response"]["status"]["code"] == 200
 
@@ -164,7 +191,8 @@ def test_nothing_secret_of_a_real_exchange_is_kept(leaky: str, library: Any, tmp
         "Authorization": f"Bearer {SECRET}",
         "x-api-key": "another-secret-1",
         "api-key": "another-secret-2",
-        "Cookie": "session=another-secret-3",
+        "Cookie": "session=another-secret-3; id=cookie-secret; theme=dark",
+        "X-Auth": "header-secret",
         "OpenAI-Organization": "org-abcdefghijklmnopqrstuvwx",
         "OpenAI-Project": "proj_abcdefghijklmnopqrstuvwx",
     }
@@ -176,7 +204,12 @@ def test_nothing_secret_of_a_real_exchange_is_kept(leaky: str, library: Any, tmp
     }
     asking = {
         "params": {"api_key": "query-secret", "access_token": "query-secret", "q": "kept"},
-        "json": {"messages": [{"content": f"hi {SECRET}"}], "password": "body-secret", "note": "sk-" + "a1B2" * 8},
+        "json": {
+            "messages": [{"content": f"hi {SECRET}"}],
+            "password": "body-secret",
+            "mcp_servers": [{"authorization_token": "token-secret"}],
+            "note": "sk-" + "a1B2" * 8,
+        },
         "headers": headers,
     }
     clean = Redactor.from_environment(environ=environ)
@@ -188,6 +221,9 @@ def test_nothing_secret_of_a_real_exchange_is_kept(leaky: str, library: Any, tmp
         "another-secret",
         "query-secret",
         "body-secret",
+        "token-secret",
+        "cookie-secret",
+        "header-secret",
         "hunter2",
         "sk-a1",
         "org-a",
@@ -197,6 +233,26 @@ def test_nothing_secret_of_a_real_exchange_is_kept(leaky: str, library: Any, tmp
     assert "q=kept" in text
     with recorded(Replay(path, Mode.REPLAY, "", clean)):
         assert library.post(leaky, **asking).json()["choices"] == [1]
+
+
+@pytest.mark.parametrize("library", [requests, httpx], ids=["requests", "httpx"])
+def test_nothing_secret_of_a_real_form_is_kept(leaky: str, library: Any, tmp_path: Path) -> None:
+    """Of either kind: its secret fields, and what the server says back of them."""
+    path = tmp_path / "x.cassette.json"
+    asking: list[dict[str, Any]] = [
+        {"data": {"client_secret": "form-secret-1", "q": "kept"}},
+        {"data": {"api_key": "form-secret-2", "q": "kept"}, "files": {"file": ("a.txt", b"some text")}},
+    ]
+    with recorded(Replay(path, Mode.RECORD_ALL, "", redactor)):
+        for form in asking:
+            library.post(leaky, **form)
+    text = path.read_text(encoding="utf-8")
+    assert "form-secret" not in text
+    assert text.count("kept") >= 2
+    assert "some text" in text
+    with recorded(Replay(path, Mode.REPLAY, "", redactor)):
+        for form in asking:
+            assert library.post(leaky, **form).json()["choices"] == [1]
 
 
 @pytest.mark.parametrize(
@@ -311,6 +367,87 @@ def test_key_like_fields_lose_their_values() -> None:
         "max_tokens": 5,
         "token": "a",
         **schema,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "authorization_token",  # of a server of tools, at Anthropic
+        "accessToken",
+        "refreshToken",
+        "auth_token",
+        "bearerToken",
+        "clientSecret",
+        "webhook_secret",
+        "privateKey",
+        "secret_key",
+        "openai_api_key",
+        "aws_secret_access_key",
+        "aws_session_token",
+        "Ocp-Apim-Subscription-Key",
+        "db_password",
+        "sshPassphrase",
+        "vertex_credentials",
+        "cf-aig-authorization",
+    ],
+)
+def test_names_of_fields_that_hold_secrets(name: str) -> None:
+    """Also in JSON within JSON, in a list, in a form of either kind, in a line of several; and where a server repeats the value."""
+    value = "abcdefgh12345"
+    form = f'--boundary\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n--boundary--\r\n'
+    bodies = [
+        (json.dumps({"tools": [{name: value}]}), "application/json"),
+        (json.dumps({"arguments": json.dumps({name: value})}), "application/json"),
+        (json.dumps({name: [value]}), "application/json"),
+        (json.dumps([{name: value}]), "application/json"),
+        (json.dumps({name: value}) + "\n{}", "application/x-ndjson"),
+        (f"a=b&{name}={value}", "application/x-www-form-urlencoded"),
+        (form, "multipart/form-data; boundary=boundary"),
+    ]
+    for body, content_type in bodies:
+        echo = json.dumps({"heard": value})
+        clean = redacted(redactor, interaction(body, echo, request_headers={"content-type": content_type}))
+        assert value not in clean.body + clean.text, content_type
+        assert clean.body != body
+        assert value not in redactor.clean_request(CHAT, body, content_type)[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_tokens", "token", "eos_token", "next_page_token", "valid_token", "keys", "keyword", "monkey", "secretary"],
+)
+def test_names_of_fields_that_hold_none(name: str) -> None:
+    """Words of models and of pages."""
+    assert redactor.clean_json({name: "abcdefgh12345"}) == {name: "abcdefgh12345"}
+
+
+def test_patterns_of_the_user_are_found_in_bytes() -> None:
+    """And bytes without a secret stay as they are; so do those of a stream of events."""
+    own = Redactor.from_environment([r"ACME-\d+"], hooks=[str.upper], environ={})
+    assert own.clean_data(b"\xff ACME-123 \xff") == b"\xff [REDACTED] \xff"
+    assert own.clean_data(b"\xff abc \xff") == b"\xff abc \xff"
+    events = event_stream({"p": "abcd", "delta": {"text": "X"}})
+    assert redactor.clean_data(events) == events
+    assert own.clean_data(b"") == b""
+
+
+def test_secrets_of_headers_with_odd_names() -> None:
+    """Each cookie, the password of a login, both of a header that is sent twice."""
+    login = base64.b64encode(b"ann:open-sesame").decode()
+    headers = [
+        ("Cookie", "theme=dark; session=cookie-secret; last=cookie-secret-2"),
+        ("Authorization", f"Basic {login}"),
+        ("X-Auth", "auth-secret"),
+        ("X-Functions-Key", "key-secret-1"),
+        ("X-Functions-Key", "key-secret-2"),
+        ("Helicone-Auth", "Bearer helicone-secret"),
+        ("Idempotency-Key", "no-secret"),
+    ]
+    found = set(ClientRequest.of("POST", CHAT, "{}", headers).secrets.values())
+    assert found == {
+        *("dark", "cookie-secret", "cookie-secret-2", login, "open-sesame", "auth-secret"),
+        *("key-secret-1", "key-secret-2", "helicone-secret"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -258,7 +259,7 @@ class Lock:
                     from_plain(LockedExample, _read_line(line), f"examples[{index}]")
                     for index, line in enumerate(lines)
                 )
-                return dataclasses.replace(lock, examples=tuple(_shared(read if lines else lock.examples)))
+                return dataclasses.replace(lock, examples=tuple(_shared(_sound(read if lines else lock.examples))))
         except ValueError as error:
             raise LockError(f"{path}: the lock file is damaged: {error}. {_repair(path)}") from None
         if isinstance(version, int) and version > VERSION:
@@ -282,6 +283,18 @@ class Lock:
             return write_text(path, self.text())
         except OSError as error:
             raise LockError(f"{path}: the lock file cannot be written: {error.strerror or error}") from error
+
+
+def _sound(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
+    """The examples; ValueError if one is there twice, as after a merge that kept both sides, or a metric is no finite number."""
+    known: dict[str, int] = {}
+    for index, example in enumerate(examples):
+        if (first := known.setdefault(example.id, index)) != index:
+            raise ValueError(f"examples[{first}] and examples[{index}] have the same id {example.id!r:.60}")
+        for name, value in example.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"examples[{index}].metrics.{name} is {value}, not a finite number")
+        yield example
 
 
 def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:

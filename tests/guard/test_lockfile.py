@@ -222,6 +222,12 @@ def test_a_later_version_asks_for_an_upgrade(path: Path) -> None:
         ("config:", "config: !!python/name:os.system", "tags are not allowed here"),
         ("config:", "config: &all", "anchors and aliases are not allowed here"),
         ("spent: 3.25", "spent: 3.25\n  spent: 1", "line 23: duplicate key 'spent'"),
+        ('"success_vote": 1.0', '"success_vote": NaN', "examples[0].metrics.success_vote is nan, not a finite number"),
+        (
+            '"success_vote": 1.0',
+            '"success_vote": -Infinity',
+            "examples[0].metrics.success_vote is -inf, not a finite number",
+        ),
     ],
 )
 def test_damage_is_named(path: Path, old: str, new: str, message: str) -> None:
@@ -325,7 +331,7 @@ locks = st.builds(
     st.dictionaries(names, st.dictionaries(st.sampled_from(["input", "output"]), amounts), max_size=2),
     st.dictionaries(names, names, max_size=3),
     st.none() | studies,
-    st.lists(examples, max_size=4).map(tuple),
+    st.lists(examples, max_size=4, unique_by=lambda each: each.id).map(tuple),
 )
 
 
@@ -389,6 +395,30 @@ def test_a_real_conflict_is_named(tmp_path: Path) -> None:
         git(tmp_path, "merge", "-q", "other", "-m", "merged")
     line = path.read_text(encoding="utf-8").splitlines().index("<<<<<<< HEAD") + 1
     assert f"line {line}: git conflict markers" in refused(path)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_merge_that_kept_both_sides_is_damage(tmp_path: Path) -> None:
+    """Git's union merge leaves no markers: a row with two outcomes has none, and neither may be compared with."""
+    path = tmp_path / "algebra.lock.yaml"
+
+    def commit(answer: str, score: float) -> None:
+        lock(evaluation([result(0, score, answer=answer), result(1)])).write(path)
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "commit", "-q", "-m", "x")
+
+    git(tmp_path, "init", "-q", "-b", "main")
+    (tmp_path / ".gitattributes").write_text("*.lock.yaml merge=union\n", encoding="utf-8")
+    commit("1", 1)
+    git(tmp_path, "switch", "-q", "-c", "other")
+    commit("2", 1)
+    git(tmp_path, "switch", "-q", "main")
+    commit("3", 1)
+    git(tmp_path, "merge", "-q", "other", "-m", "merged")
+    assert path.read_text(encoding="utf-8").count(f'"id": "{0:016x}"') == 2
+    message = refused(path)
+    assert "the lock file is damaged: examples[0] and examples[1] have the same id '0000000000000000'" in message
+    assert "pytest --llm-tune" in message
 
 
 def test_reading_is_linear_and_fast(path: Path) -> None:

@@ -184,7 +184,9 @@ def _show(arguments: argparse.Namespace) -> int:
     lines = [f"{lock.suite} ({path.relative_to(Path.cwd()).as_posix()})", "", "configuration"]
     plain = {name: value for name, value in lock.config.items() if name not in ("prompt", "messages")}
     lines += [f"  {name}: {one_line(str(value), 200)}" for name, value in plain.items()]
-    lines += ["", "prompt", *(f"  {line}" for line in prompt_of(lock.config).splitlines()), "", "baseline"]
+    if prompt := prompt_of(lock.config):
+        lines += ["", "prompt", *(f"  {line}" for line in prompt.splitlines())]
+    lines += ["", "baseline"]
     for name, figure in sorted(lock.metrics.items()):
         is_cost, bounds = name == "inference_cost", figure.interval
         show: Callable[[float], str] = _per_thousand if is_cost else number

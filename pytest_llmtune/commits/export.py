@@ -7,6 +7,7 @@ import re
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.text import one_line
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -99,11 +100,16 @@ def as_python(lock: Lock) -> str:
     """A module with ``CONFIG``, ``messages(row)`` and ``complete(client, row)``; of a cascade ``complete(client, row, read)``.
 
     Raises:
-        LLMTuneError: the prompt is a function of the project, or a schema or function decides a cascade.
+        LLMTuneError: the suite has a task, the prompt is a function of the project, or a schema or function decides a cascade.
     """
     config = dict(lock.config)
     steps = config.get("cascade", [config])
     for step in steps:
+        if "task" in step:
+            raise LLMTuneError(
+                f"{lock.suite}: its unit is the task {one_line(str(step['task']), 100)}; read its configuration: "
+                f"llmtune export {lock.suite} --to=json"
+            )
         if not any(isinstance(step.get(each), (str, list)) for each in ("prompt", "messages")):
             raise LLMTuneError(
                 f"{lock.suite}: its prompt is a function of the project; import that function in the app instead"

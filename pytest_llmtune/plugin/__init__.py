@@ -265,7 +265,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.fixture
 def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
-    """The suite declared by the test's ``llmtune`` marker: ``.config``, ``.evaluate()``, ``.check()``."""
+    """The suite declared by the test's ``llmtune`` marker: ``.suite``, ``.config``, ``.evaluate()``, ``.check()``."""
     from pytest_llmtune.plugin.fixtures import handle
 
     return handle(session_of(request.config), request.node)

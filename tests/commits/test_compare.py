@@ -258,6 +258,18 @@ def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
     assert json.loads(llmtune("schema")[1])["type"] == "object"
 
 
+@pytest.mark.parametrize("prompt", [{}, {"prompt": "Answer {question}"}])
+def test_a_task_is_no_prompt(git: Git, llmtune: Run, prompt: dict[str, str]) -> None:
+    """Its function is the app's: no module of ours could call it, even if it takes a prompt."""
+    config = {"model": "small", "style": "kind", "task": "desk:handle", **prompt}
+    git.commit("first", sums=replace(lock(), config=config))
+    code, out, err = llmtune("export", "sums", "--to=python")
+    assert (code, out) == (2, "")
+    assert "its unit is the task desk:handle; read its configuration: llmtune export sums --to=json" in err
+    assert json.loads(llmtune("export", "sums", "--to=json")[1])["config"] == config
+    assert ("\nprompt\n" in llmtune("show", "sums")[1]) is bool(prompt)
+
+
 def test_show_names_the_search(git: Git, llmtune: Run) -> None:
     """How many trials, what they cost, and why it ended; a baseline without a cost has no line of it."""
     measured = lock()

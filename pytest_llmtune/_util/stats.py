@@ -62,8 +62,8 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0
 @lru_cache(maxsize=1)
 def _draws(size: int, resamples: int, seed: int) -> list[Callable[[Sequence[float]], tuple[float, ...]]]:
     """Pickers of resamples, which all metrics of an evaluation have in common."""
-    rng, places = random.Random(seed), range(size)  # noqa: S311 - repeatable statistics, no secret
-    return [itemgetter(*rng.choices(places, k=size)) for _ in range(resamples)]
+    rng, positions = random.Random(seed), range(size)  # noqa: S311 - repeatable statistics, no secret
+    return [itemgetter(*rng.choices(positions, k=size)) for _ in range(resamples)]
 
 
 def _percentiles(point: float, drawn: list[float], confidence: float) -> Interval:

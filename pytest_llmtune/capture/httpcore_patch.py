@@ -178,8 +178,8 @@ def _client_request(
     method: str, scheme: str, host: bytes, port: int | None, target: bytes, *, headers: _Headers, body: bytes
 ) -> ClientRequest:
     name = host.decode("ascii")
-    place = f"[{name}]" if ":" in name else name
-    uri = f"{scheme}://{place}{'' if port is None else f':{port}'}{target.decode('ascii')}"
+    name = f"[{name}]" if ":" in name else name
+    uri = f"{scheme}://{name}{'' if port is None else f':{port}'}{target.decode('ascii')}"
     return ClientRequest.of(
         method, uri, body, [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     )

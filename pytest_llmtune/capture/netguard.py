@@ -278,10 +278,10 @@ class Offline:
             raise RecordingError(self._message(new)) from error
 
     def _message(self, attempts: list[str]) -> str:
-        places = list(dict.fromkeys(attempts))
-        more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+        distinct = list(dict.fromkeys(attempts))
+        more = f" and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""
         return (
-            f"the network is blocked in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}: "
+            f"the network is blocked in this mode, and the test tried to reach {', '.join(distinct[:_SHOWN])}{more}: "
             f"for a model's endpoint, mark the test @pytest.mark.llm_replay, or use the fixture llm_client, and "
             f"record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
         )
@@ -306,9 +306,9 @@ class Watch(Offline):
     shuts = False
 
     def _message(self, attempts: list[str]) -> str:
-        places = ", ".join(list(dict.fromkeys(attempts))[:_SHOWN])
+        hosts = ", ".join(list(dict.fromkeys(attempts))[:_SHOWN])
         return (
-            f"the test reached {places} over a connection that cannot be recorded (a client with sockets of its own, a "
+            f"the test reached {hosts} over a connection that cannot be recorded (a client with sockets of its own, a "
             "WebSocket, a database), and that plain pytest would refuse: name a service of your own in "
             "llmtune_allow_hosts; for a model, use a client that sends by httpx, requests, urllib3 or aiohttp"
         )
@@ -548,7 +548,7 @@ def _text(host: Any) -> str:
 
 def _attempt(host: str, port: int | None) -> str:
     """``HOST:PORT (METHOD URL)``, the latter without query, user and password, where a calling frame has an HTTP request."""
-    place = host if port is None else f"{host}:{port}"
+    address = host if port is None else f"{host}:{port}"
     frame = sys._getframe(1)  # noqa: SLF001  # only the stack shows which request uses a socket
     while frame is not None:
         for name in {"request", "req"} & {*frame.f_code.co_varnames}:
@@ -556,6 +556,6 @@ def _attempt(host: str, port: int | None) -> str:
             method, url = getattr(value, "method", None), getattr(value, "url", None)
             if isinstance(method, str) and url is not None:
                 parts = urlsplit(str(url))
-                return f"{place} ({method} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path})"
+                return f"{address} ({method} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path})"
         frame = frame.f_back  # type: ignore[assignment]
-    return place
+    return address

@@ -137,7 +137,7 @@ class ClusterRequester:
                 reports, in_flight = await self._budget.receive.remote()
                 for each in reports:
                     self._process(each)
-                self.source.account.fly_to(in_flight)
+                self.source.account.set_in_flight(in_flight)
         except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             self._fail(self.engine.failure(error))
 

@@ -51,10 +51,9 @@ class Repository:
         """The full hash of a revision; GitError if it is unknown, as it may be in a shallow clone."""
         if revision.startswith("-"):
             raise GitError(f"{revision!r} is not a revision")
-        shallow = self.is_shallow
         hint = (
             "the clone is shallow, get the rest: git fetch --unshallow"
-            if shallow
+            if self.is_shallow
             else "list them: git log --oneline --all"
         )
         found = _run(

@@ -59,23 +59,20 @@ class RequestStats:
     def sending(self) -> Iterator[None]:
         """Count a request as in flight."""
         self.sent += 1
-        self._fly(1)
+        self.set_in_flight(self.in_flight + 1)
         try:
             yield
         finally:
-            self._fly(-1)
+            self.set_in_flight(self.in_flight - 1)
 
     def retry(self, text: str) -> None:
         """Note a failure that will be retried."""
         self.retrying = text
-        self._fly(0)
+        self.set_in_flight(self.in_flight)
 
-    def fly_to(self, number: int) -> None:
-        """Set the number in flight, sent by another process."""
-        self._fly(number - self.in_flight)
-
-    def _fly(self, number: int) -> None:
-        self.in_flight += number
+    def set_in_flight(self, number: int) -> None:
+        """Set the number of requests in flight, sent here or by another process, and call the listener."""
+        self.in_flight = number
         if self.listen is not None:
             self.listen(self)
 

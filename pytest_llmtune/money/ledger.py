@@ -111,8 +111,8 @@ class Ledger:
     """The part of ``spent`` for interrupted requests, which a provider may have billed."""
     queue: deque[_Waiting] = field(default_factory=deque, repr=False)
     """Requests waiting for settlements; only the outermost ledger's queue is used."""
-    kept: Decimal = _ZERO
-    """Outermost ledger only: USD that this process will need at its end."""
+    earmarked: Decimal = _ZERO
+    """Outermost ledger only: USD of ``set_aside``, that this process will need at its end."""
     shared: SharedSpend | None = None
     """Outermost ledger only: spending of the other processes that share the limit."""
     growth: dict[str, Decimal] = field(default_factory=dict)
@@ -217,7 +217,7 @@ class Ledger:
         if reservation.requested and reservation.price > reservation.amount and not reservation.uncertain:
             outermost.learn(reservation.model, reservation.price / reservation.requested)
         if outermost.shared is not None:
-            outermost.shared.publish(outermost.spent, outermost.reserved, outermost.kept)
+            outermost.shared.publish(outermost.spent, outermost.reserved, outermost.earmarked)
         self._serve(outermost.queue)
 
     def note(self, usd: Decimal) -> None:
@@ -262,15 +262,15 @@ class Ledger:
     def set_aside(self, amount: Decimal = _ZERO) -> None:
         """Leave USD to this process for later: searches of other processes do not spend them, urgent requests may."""
         outermost = self.chain()[-1]
-        outermost.kept = amount
+        outermost.earmarked = amount
         if outermost.shared is not None:
             outermost.shared.publish(outermost.spent, outermost.reserved, amount)
 
     @property
     def free(self) -> Decimal | None:
-        """``left``, less what other processes keep for later."""
+        """``left``, less what other processes set aside for later."""
         shared, left = self.chain()[-1].shared, self.left
-        return left if left is None or shared is None else left - shared.kept_by_others()
+        return left if left is None or shared is None else left - shared.earmarked_by_others()
 
     def try_reserve(self, amount: Decimal) -> bool:
         """Reserve an amount here and in all parents, if it fits right now."""
@@ -281,7 +281,7 @@ class Ledger:
             ledger.reserved += amount
         outermost = chain[-1]
         if outermost.shared is None or outermost.shared.publish(
-            outermost.spent, outermost.reserved, outermost.kept, outermost.limit
+            outermost.spent, outermost.reserved, outermost.earmarked, outermost.limit
         ):
             return True
         for ledger in chain:  # another process was faster
@@ -331,7 +331,7 @@ class Ledger:
 
 
 _BUSY = 30.0  # seconds to wait for another process, which locks the table for under a millisecond
-_TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL, kept TEXT NOT NULL)"
+_TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL, earmarked TEXT NOT NULL)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,18 +350,18 @@ class SharedSpend:
         with self._open() as connection:
             return self._others(connection)
 
-    def kept_by_others(self) -> Decimal:
+    def earmarked_by_others(self) -> Decimal:
         """USD that the other processes need in the end."""
         with self._open() as connection:
-            rows = connection.execute("SELECT kept FROM spend WHERE process != ?", (self.process,)).fetchall()
-            return sum((Decimal(kept) for (kept,) in rows), _ZERO)
+            rows = connection.execute("SELECT earmarked FROM spend WHERE process != ?", (self.process,)).fetchall()
+            return sum((Decimal(earmarked) for (earmarked,) in rows), _ZERO)
 
-    def publish(self, spent: Decimal, reserved: Decimal, kept: Decimal, limit: Decimal | None = None) -> bool:
+    def publish(self, spent: Decimal, reserved: Decimal, earmarked: Decimal, limit: Decimal | None = None) -> bool:
         """Write this process's spending and reservations; False if the total would exceed the limit."""
         with self._open(alone=True) as connection:
             if limit is not None and sum(self._others(connection), spent + reserved) > limit:
                 return False
-            row = self.process, str(spent), str(reserved), str(kept)
+            row = self.process, str(spent), str(reserved), str(earmarked)
             connection.execute("INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?)", row)
             return True
 
@@ -371,7 +371,7 @@ class SharedSpend:
             rows = connection.execute("SELECT spent, reserved FROM spend WHERE process = ?", (process,))
             for spent, reserved in rows.fetchall():
                 row = str(Decimal(spent) + Decimal(reserved)), process
-                connection.execute("UPDATE spend SET spent = ?, reserved = '0', kept = '0' WHERE process = ?", row)
+                connection.execute("UPDATE spend SET spent = ?, reserved = '0', earmarked = '0' WHERE process = ?", row)
 
     @contextmanager
     def _open(self, *, alone: bool = False) -> Iterator[sqlite3.Connection]:

@@ -331,14 +331,14 @@ class PriceBook:
 
     def has_own(self, models: Iterable[str]) -> bool:
         """Whether the user gave a price, not only another model's name, for one of these names."""
-        return any(model in self.own and not _stands_for(self.own[model]) for model in models)
+        return any(model in self.own and not _aliased(self.own[model]) for model in models)
 
     def _look_up(self, models: list[str], urls: Iterable[str | None], providers: Iterable[str]) -> Price:
         for model in reversed(models):  # the requested name first: it is the one in the user's code
             if self.has_own([model]):
                 return parse_price(model, self.own[model])
         for model in models:
-            if alias := _stands_for(self.own.get(model)):
+            if alias := _aliased(self.own.get(model)):
                 if self.has_own([alias]):
                     return parse_price(alias, self.own[alias])
                 model = alias  # noqa: PLW2901
@@ -350,7 +350,7 @@ class PriceBook:
     def _unknown(self, model: str) -> SuiteError:
         own = f" (prices are given for: {', '.join(sorted(self.own))})" if self.own else ""
         suite = f'in the suite: prices={{"{model}": {{"input": 0.15, "output": 0.60}}}}, or ' if self.of_suite else ""
-        if alias := _stands_for(self.own.get(model)):
+        if alias := _aliased(self.own.get(model)):
             return SuiteError(
                 f"prices: {model!r} stands for the model {alias!r}, whose price is unknown; give its price"
             )
@@ -361,7 +361,7 @@ class PriceBook:
         )
 
 
-def _stands_for(raw: Any) -> str:
+def _aliased(raw: Any) -> str:
     """The model that a name given in ``prices`` is an alias of; empty if it has rates of its own."""
     return str(raw.get("model", "")) if isinstance(raw, Mapping) else ""
 

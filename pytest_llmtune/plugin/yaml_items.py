@@ -50,7 +50,7 @@ class SuiteItem(pytest.Item):
         self.add_marker("llmtune")
 
     def runtest(self) -> None:
-        session = self.config.pluginmanager.getplugin("llmtune").session_of(self.config)  # plugin.py imports this file
+        session = self.config.pluginmanager.getplugin("llmtune").session_of(self.config)  # the plugin imports this file
         session.check(session.runs[self.nodeid])
 
     def reportinfo(self) -> tuple[Path | str, int, str]:

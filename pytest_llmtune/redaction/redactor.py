@@ -28,7 +28,7 @@ from pytest_llmtune.redaction.patterns import (
     spellings,
 )
 from pytest_llmtune.wire.body import clean_pieces, is_documents, is_stream, rewrite
-from pytest_llmtune.wire.event_stream import is_whole, payloads, rewritten
+from pytest_llmtune.wire.event_stream import is_complete, payloads, rewritten
 from pytest_llmtune.wire.response import documents_of, parse_object
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Redactor:
 
     def clean_data(self, data: bytes) -> bytes:
         """A binary body: the events of an AWS stream as JSON; in any other, texts are found as bytes, and hooks not called."""
-        documents = [] if not data or not is_whole(data) else list(payloads(data))
+        documents = [] if not data or not is_complete(data) else list(payloads(data))
         if documents:
             clean = [self.clean_json(document) for document in documents]
             self._clean_together(clean)

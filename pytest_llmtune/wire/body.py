@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import is_json, safe_json
-from pytest_llmtune.wire.event_stream import is_whole
+from pytest_llmtune.wire.event_stream import is_complete
 from pytest_llmtune.wire.response import dicts_in, documents_of, event_data, lines_of, parse_list, parse_object
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def why_incomplete(path: str, status: int, text: str, content_type: str, binary:
     """
     answers = status < 300 and path.endswith(_ROUTES)
     if binary and _AWS_EVENTS in content_type:
-        return "" if is_whole(binary) else "was cut"
+        return "" if is_complete(binary) else "was cut"
     if binary:  # a cut may be within a character
         return "is truncated, or not UTF-8" if answers or _is_utf8_by_type(content_type) else ""
     if any(kind in content_type for kind in _LINES):  # of which the first alone is a JSON object too

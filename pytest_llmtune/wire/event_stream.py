@@ -33,7 +33,7 @@ def answer_documents(answer: str | bytes) -> list[dict[str, Any]]:
     return list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
 
 
-def is_whole(data: bytes) -> bool:
+def is_complete(data: bytes) -> bool:
     """Whether the data are messages and nothing else: no part of one that was cut."""
     return sum(map(len, _messages(data))) == len(data)
 
@@ -43,7 +43,7 @@ def rewritten(data: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -
 
     Bedrock's random padding, ``p``, is dropped.
     """
-    return b"".join(_rewritten(message, change) for message in _messages(data)) if is_whole(data) else data
+    return b"".join(_rewritten(message, change) for message in _messages(data)) if is_complete(data) else data
 
 
 def _rewritten(message: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.providers import message
 
 from pytest_llmtune.wire.body import text_or_data, why_incomplete
-from pytest_llmtune.wire.event_stream import is_whole, payloads, rewritten
+from pytest_llmtune.wire.event_stream import is_complete, payloads, rewritten
 
 EVENTS: list[dict[str, Any]] = [{"delta": {"text": "forty-two"}, "p": "abc"}, {"metrics": {"latencyMs": 7}}]
 STREAM = b"".join(message("event", event) for event in EVENTS)
@@ -40,8 +40,8 @@ def test_a_rewritten_stream_has_right_lengths_and_checksums() -> None:
 @pytest.mark.parametrize("cut", [1, 4, 30, len(STREAM) - 1])
 def test_a_stream_that_was_cut_is_known_and_left_alone(cut: int) -> None:
     """Within a message's prelude, payload or checksum."""
-    assert is_whole(STREAM)
-    assert not is_whole(STREAM[:-cut])
+    assert is_complete(STREAM)
+    assert not is_complete(STREAM[:-cut])
     assert rewritten(STREAM[:-cut], named) == STREAM[:-cut]
 
 

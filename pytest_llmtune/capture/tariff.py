@@ -27,11 +27,12 @@ class Bound:
     """The most that a call may cost."""
 
     usd: Decimal | None
-    """None where nothing bounds it: only the answer names the model (a deployment), or it is billed by the second."""
+    """None where nothing bounds it: only the answer names the model (a deployment), it is billed by the second, or the prompt
+    goes on where an earlier response ended, or is in a file."""
     model: str = ""
     """As requested."""
     sure: bool = True
-    """Whether the request limits its answer; else 16,384 tokens are assumed for each choice."""
+    """Whether the request limits its answer, and holds its prompt; else 16,384 tokens are assumed for each choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,10 @@ class Tariff:
         if not price.bounded and not price.free:
             return Bound(None, model, sure=False)
         most = most_tokens(uri, body)
+        if most.elsewhere and not price.free:
+            return Bound(None, model, sure=False)
         answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
-        sure = price.free or most.answer is not None
+        sure = price.free or (most.answer is not None and not most.by_url)
         return Bound(price.worst(most.prompt, answer, most.tier), model, sure)
 
     def billed(

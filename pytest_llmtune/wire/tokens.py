@@ -316,6 +316,19 @@ class MostTokens:
     choices: int = 1
     tier: str = ""
     """The requested service tier."""
+    elsewhere: bool = False
+    """Whether the request names content that it does not hold, of any length, or asks for sounds or images."""
+    by_url: int = 0
+    """Number of images, documents and servers of tools given by URL; each counts as an image of usual size."""
+
+
+_ELSEWHERE = lazy_regex(
+    r'"(?:previous_response_id|conversation|conversation_id|thread_id|file_id|fileUri|file_uri|cachedContent|s3Location)":\s*["{]'
+    r'|"prompt":\s*\{"id"|"(?:modalities|responseModalities|response_modalities)":\s*\[[^\]]*"(?:audio|image|AUDIO|IMAGE)"'
+)
+_BY_URL = lazy_regex(
+    r'"(?:image_url|video_url|audio_url|file_url)":\s*(?:\{[^{}]*?"url":\s*)?"https?:|"type":\s*"url",\s*"url":\s*"https?:'
+)
 
 
 def most_tokens(uri: str, body: str) -> MostTokens:
@@ -329,7 +342,15 @@ def most_tokens(uri: str, body: str) -> MostTokens:
         return MostTokens(prompt, 0, tier=tier)
     limits = [limit for name in _LIMITS if (limit := _positive(request, name)) is not None]
     choices = max([1, *(number for name in _CHOICES if (number := _positive(request, name)) is not None)])
-    return MostTokens(prompt, choices * max(limits) if limits else None, choices, tier)
+    by_url = len(_BY_URL.findall(body))
+    return MostTokens(
+        prompt + by_url * _IMAGE,
+        choices * max(limits) if limits else None,
+        choices,
+        tier,
+        elsewhere=_ELSEWHERE.search(body) is not None,
+        by_url=by_url,
+    )
 
 
 def _positive(data: Mapping[str, Any], name: str) -> int | None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_llmtune.capture.matching import ClientRequest
-from pytest_llmtune.capture.meter import Hold, Meter
+from pytest_llmtune.capture.meter import Hold, Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
-from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.ledger import Ledger, NotNowError
 from pytest_llmtune.money.prices import PriceBook
 
 PRICES = PriceBook({"m": {"input": 0, "output": 1_000_000}})
@@ -108,3 +108,51 @@ def test_what_is_refused() -> None:
         reserved(asked(max_tokens=5), 4)
     with pytest.raises(SuiteError, match="the price of model 'unheard-of' is unknown"):
         reserved(asked(model="unheard-of"))
+
+
+PRICED = PriceBook({"m": {"input": 1, "output": 1}})
+"""A dollar for a million tokens."""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"previous_response_id": "resp_1"},
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1", "version": "2"}},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+        {"contents": [{"parts": [{"fileData": {"fileUri": "gs://b/video.mp4"}}]}]},
+        {"modalities": ["text", "audio"], "audio": {"voice": "alloy"}},
+        {"generationConfig": {"responseModalities": ["TEXT", "IMAGE"]}},
+    ],
+)
+def test_a_prompt_that_is_elsewhere_is_not_bounded_by_its_request(more: dict[str, Any]) -> None:
+    """An earlier response's, or a file's, may be of any length; of sounds and images a token has another price."""
+    request = asked(max_tokens=10, **more)
+    ledger = Ledger(Decimal(5), name="--llm-max-spend")
+    meter = Meter(Limits.of(max_cost=2), PRICED, ledger)
+    meter.reserve(hold := meter.enter(request))
+    assert (hold.amount, hold.bounded, ledger.reserved) == (2, False, 5)
+    with pytest.raises(NotNowError):  # one at a time
+        meter.reserve(meter.enter(request), may_wait=True)
+    words = asked(max_tokens=10, note=json.dumps(more))
+    meter = Meter(Limits.of(max_cost=2), PRICED)
+    meter.reserve(hold := meter.enter(words))
+    assert hold.bounded
+    assert hold.amount < Decimal("0.001")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"detail": "high", "url": "https://h/a.png"}},
+        {"type": "input_image", "image_url": "https://h/a.png"},
+        {"type": "image", "source": {"type": "url", "url": "https://h/a.png"}},
+    ],
+)
+def test_an_image_by_url_has_no_bytes_that_bound_it(part: dict[str, Any]) -> None:
+    """It counts as one of usual size, and the call as one that may pass the limit by its own bill."""
+    meter = Meter(Limits.of(max_cost=2), PRICED)
+    meter.reserve(hold := meter.enter(asked(max_tokens=10, messages=[{"role": "user", "content": [part]}])))
+    assert not hold.bounded
+    assert hold.amount > Decimal("0.004")

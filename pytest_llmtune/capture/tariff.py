@@ -33,6 +33,8 @@ class Bound:
     """As requested."""
     sure: bool = True
     """Whether the request limits its answer, and holds its prompt; else 16,384 tokens are assumed for each choice."""
+    least: Decimal = Decimal(0)
+    """Where nothing bounds it: the most that its own bytes and its answer may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,9 @@ class Tariff:
         if not price.bounded and not price.free:
             return Bound(None, model, sure=False)
         most = most_tokens(uri, body)
-        if most.elsewhere and not price.free:
-            return Bound(None, model, sure=False)
         answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
+        if most.elsewhere and not price.free:
+            return Bound(None, model, sure=False, least=price.worst(most.prompt, answer, most.tier))
         sure = price.free or (most.answer is not None and not most.by_url)
         return Bound(price.worst(most.prompt, answer, most.tier), model, sure)
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _MATCHING = Matching()
 _UNBOUNDED = Decimal("0.05")
-"""USD reserved for a call without a bound: a deployment, or billed by the second."""
+"""USD reserved at least for a call without a bound: a deployment, billed by the second, or with a prompt that is elsewhere."""
 _TRANSIENT = frozenset({407, 410, 421, 423, 424, 425})
 _ENDPOINTS = frozenset(
     {
@@ -528,7 +528,9 @@ class RunCapture:
     def _worst(self, call: _Call) -> Decimal:
         """USD that a call may cost at most; 0 if it is not a model call."""
         bound = self.tariff.bound(call.request, call.own_price)
-        return Decimal(0) if bound is None else _UNBOUNDED if bound.usd is None else bound.usd
+        if bound is None:
+            return Decimal(0)
+        return max(_UNBOUNDED, bound.least) if bound.usd is None else bound.usd
 
     def _reserve(self, call: _Call, *, waits: bool) -> None:
         """Reserve its USD, and one of the requests in flight that its endpoint allows, for which it may wait.

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.meter import Hold, Limits, Meter
+from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.ledger import Ledger, NotNowError
 from pytest_llmtune.money.prices import PriceBook
@@ -156,3 +157,13 @@ def test_an_image_by_url_has_no_bytes_that_bound_it(part: dict[str, Any]) -> Non
     meter.reserve(hold := meter.enter(asked(max_tokens=10, messages=[{"role": "user", "content": [part]}])))
     assert not hold.bounded
     assert hold.amount > Decimal("0.004")
+
+
+def test_a_call_without_a_bound_costs_no_less_than_its_request_says() -> None:
+    """What a task's run reserves for it, where it does not reserve all that is left."""
+    plain, on = (Tariff(PRICED).bound(asked(max_tokens=10_000, **more)) for more in ({}, {"previous_response_id": "r"}))
+    assert plain is not None
+    assert on is not None
+    assert (plain.sure, on.sure, on.usd) == (True, False, None)
+    assert plain.usd is not None
+    assert on.least > plain.usd > Decimal("0.01")

@@ -237,7 +237,8 @@ class Session:
                     self.scopes[item.nodeid] = self._scope(item)
                     self.scopes[item.nodeid].open()
                 except LLMTuneError as error:
-                    self.unopened[item.nodeid] = self.errors[item.nodeid] = self.message(error)
+                    problem = scoped(self.message(error), self.target(item.nodeid))
+                    self.unopened[item.nodeid] = self.errors[item.nodeid] = problem
             scope = self.scopes.get(item.nodeid)
             if scope is None:  # refused before it started
                 yield

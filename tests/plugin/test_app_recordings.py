@@ -78,6 +78,21 @@ def test_async(async_llm_client):
 """.replace("@pytest.mark.asyncio_free\n", "")
 
 
+def test_a_damaged_recording_is_an_error_with_a_command_for_this_test(app: App) -> None:
+    """Which records what is lost, and nothing of other tests."""
+    app.write(BOTH)
+    app.run("--llm-record=missing").assert_outcomes(passed=3)
+    damaged = app.files[1]
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    result = app.run()
+    result.assert_outcomes(passed=2, errors=1)
+    command = "pytest --llm-record=missing test_app.py::test_fixture"
+    assert f"or record what is lost: {command}" in result.stdout.str()
+    app.run(*command.split()[1:]).assert_outcomes(passed=1)
+    app.run().assert_outcomes(passed=3)
+    assert app.server.count == 4
+
+
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["", "xdist"])
 def test_recorded_once_and_replayed_with_no_server(
     app: App, monkeypatch: pytest.MonkeyPatch, workers: list[str]

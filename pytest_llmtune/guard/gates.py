@@ -102,6 +102,8 @@ def judge(
             gates[index] = replace(gate, passed=passed, conclusive=True, sentence=sentence)
         if gates[index].passed and comparison and not accepted and (rows := comparison.lapsed.get(gate.metric)):
             lost = f"the grader gives no {gate.metric} for {named(rows)}, which the baseline has"
+            if any(result.error for result in evaluation.results if result.grade):
+                lost += ", or the task raised there"
             gates[index] = replace(
                 gates[index], passed=False, conclusive=False, sentence=f"{gates[index].sentence}; not judged: {lost}"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard.lockfile import Lock, LockedExample, short_answer
 from pytest_llmtune.guard.rows import RowColumns, answers_digest, calls_digest
-from pytest_llmtune.suite.keys import Threshold
+from pytest_llmtune.suite.keys import SCORES, Threshold, reliability_names
 from pytest_llmtune.types import Evaluation, Example, ExampleResult, Interval, Row
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Comparison:
     """Mean USD per instance over the rows known on both sides; None if the baseline's rows have no costs."""
     cost_now: Decimal
     lapsed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """By metric: indexes of the rows that have it in the baseline and today a grade without it."""
+    """By metric: indexes of the rows that have it in the baseline, and today a grade that lacks it or says nothing."""
 
 
 @dataclass(slots=True)
@@ -206,7 +206,7 @@ def compare(
             continue
         costs.append(result.cost)
         old_costs.append(example.cost)
-        for name in example.metrics.keys() - grade.metrics.keys():
+        for name in example.metrics.keys() - _measured_metrics(result, example):
             lapsed[name].append(result.example.index)
         if metric not in grade.metrics or metric not in example.metrics:
             continue
@@ -240,6 +240,20 @@ def compare(
         cost_now=sum(costs, Decimal(0)) / len(costs),
         lapsed={name: tuple(sorted(rows)) for name, rows in lapsed.items()},
     )
+
+
+def _measured_metrics(result: ExampleResult, example: LockedExample) -> Set[str]:
+    """The metrics that say something about a row.
+
+    If a task now raises on it, a grader has seen only the exception, and its own metrics say nothing; scores are 0.
+    """
+    assert result.grade is not None  # noqa: S101  # ``compare`` has looked
+    names = result.grade.metrics.keys()
+    if result.error is None or not all(run.error for run in result.runs):
+        return names
+    if answers_digest(result.responses) == example.answers:  # it raised in the baseline, too
+        return names
+    return {name for name in names if name.endswith((*SCORES, "escalated")) or reliability_names([name])}
 
 
 def _has_new_answers(result: ExampleResult, example: LockedExample, *, fresh: bool) -> bool:

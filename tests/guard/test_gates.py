@@ -731,3 +731,26 @@ def test_the_cost_of_a_row_counts_whether_or_not_it_has_the_metric() -> None:
     verdict = judge(now, Criteria(max_cost_rise=0.0, max_new_cost_rise=0.0), lock(before))
     assert verdict.status == "failed"
     assert "inference_cost rose from $0.03 to $0.7725 per 1,000" in sentence(verdict, "max_cost_rise")
+
+
+def test_a_graders_own_metric_says_nothing_of_a_row_on_which_the_task_raised() -> None:
+    """An exception is polite and short: its figures may not pass for those of an answer. Scores are 0, and are judged."""
+    before = evaluation([result(i, metrics={"polite": 0.9, "row_rate": 1.0}) for i in range(10)])
+    run = TaskRun(1, "", error="ValueError: x")
+    raised = dataclasses.replace(
+        result(0, 0, responses=["(ValueError: x)"], metrics={"polite": 1.0, "row_rate": 0.0}),
+        error="ValueError: x",
+        runs=(run,),
+    )
+    now = evaluation([raised, *before.results[1:]])
+    by_polite = Criteria("polite", strict=True, alpha=0.05, limits=(at_least("0.5", "polite"), at_least("0.5")))
+    verdict = judge(now, by_polite, lock(before))
+    assert verdict.status == "inconclusive"
+    assert [gate.word for gate in verdict.gates] == ["not judged", "not judged", "ok"]
+    ending = "not judged: the grader gives no polite for row 0, which the baseline has, or the task raised there"
+    assert sentence(verdict, "min_polite").endswith(ending)
+    assert judge(now, by_polite, lock(now)).passed  # it raised in the baseline too
+    fine = dataclasses.replace(raised, runs=(run, TaskRun(2, "42")))
+    assert judge(evaluation([fine, *before.results[1:]]), by_polite, lock(before)).passed  # one of its runs answered
+    scored = Criteria(limits=(at_least("0.5"), at_least("0", "row_rate")))
+    assert judge(now, scored, lock(before)).passed

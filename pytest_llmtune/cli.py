@@ -238,6 +238,8 @@ def _schema(arguments: argparse.Namespace) -> int:
 def _init(arguments: argparse.Namespace) -> int:
     import subprocess
 
+    if arguments.demo and arguments.name is not None:
+        raise LLMTuneError("init: --demo takes no name and no file: llmtune init --demo, or llmtune init NAME FILE")
     name = "demo" if arguments.demo else arguments.name
     if name is None:
         raise LLMTuneError("init: which suite? llmtune init NAME FILE; without data and a key: llmtune init --demo")

@@ -299,6 +299,8 @@ def test_init_runs_pytest(git: Git, llmtune: Run) -> None:
     """Which finds the project; its exit code is that of the command."""
     code, _, err = llmtune("init")
     assert (code, "llmtune init --demo" in err) == (2, True)
+    code, _, err = llmtune("init", "--demo", "shop")
+    assert (code, "--demo takes no name and no file" in err) == (2, True)
     assert llmtune("init", "--demo")[0] == 0
     assert (git.root / "demo").is_dir()
     assert llmtune("init", "sums", "missing.jsonl")[0] not in {0, 1}

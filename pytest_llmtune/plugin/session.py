@@ -277,8 +277,13 @@ class Session:
                 f"{item.nodeid} declares the suite {self.runs[item.nodeid].suite.name!r} and never judges it: "
                 "the line llmtune.check() is missing (or assert something about llmtune.evaluate())"
             )
-        if not by_verdict:  # the test passed; the baseline gates too
-            self.check(self.runs[item.nodeid])
+        run, dry = self.runs[item.nodeid], self.settings.mode is Mode.DRY_RUN
+        if not dry and "report" not in vars(run):
+            raise LLMTuneError(
+                f"{item.nodeid} caught the error that its suite could not be judged: let it fail the test"
+            )
+        if not (dry and by_verdict):
+            self.check(run)  # the test passed; the baseline gates too, whatever the test has caught
 
     def _check_age(self, item: pytest.Item, scope: Scope) -> None:
         """Fail a test whose answers are older than ``llmtune_max_age`` allows, or may be."""

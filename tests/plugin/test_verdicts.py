@@ -486,3 +486,32 @@ def test_code_of_a_suite_cannot_skip_its_guard(tuned: Project, way: str, place: 
     result.stdout.fnmatch_lines([f"*{raised}*"])
     assert "Traceback" not in result.stdout.str()
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    "catch",
+    ["try:\n        {}\n    except BaseException:\n        pass", "with pytest.raises(BaseException):\n        {}"],
+)
+@pytest.mark.parametrize("call", ["check", "evaluate"])
+def test_a_verdict_that_the_test_catches_still_fails_it(tuned: Project, catch: str, call: str) -> None:
+    """The exit code says what the reports say."""
+    path = tuned.pytester.path / "test_sums.py"
+    text = path.read_text(encoding="utf-8").replace("llmtune.check()", catch.format(f"llmtune.{call}()"))
+    path.write_text(text, encoding="utf-8")
+    relabel(tuned, 17)
+    result = tuned.run("--llm-json=out.json")
+    result.assert_outcomes(failed=1)
+    [suite] = json.loads((tuned.pytester.path / "out.json").read_text(encoding="utf-8"))["suites"]
+    assert (suite["verdict"]["status"], result.ret) == ("failed", pytest.ExitCode.TESTS_FAILED)
+
+
+@pytest.mark.parametrize("call", ["check", "evaluate"])
+def test_an_error_that_the_test_catches_still_fails_it(tuned: Project, call: str) -> None:
+    """Nothing was judged, and nothing is judged, or paid for, a second time."""
+    path = tuned.pytester.path / "test_sums.py"
+    caught = f"try:\n        llmtune.{call}()\n    except Exception:\n        pass"
+    path.write_text(path.read_text(encoding="utf-8").replace("llmtune.check()", caught), encoding="utf-8")
+    (tuned.pytester.path / "llmtune" / "sums.lock.yaml").unlink()
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*caught the error that its suite could not be judged*"])

@@ -7,6 +7,8 @@ the caller reports that, and never counts zero.
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +24,7 @@ from pytest_llmtune.wire.response import (
     event_data,
     facts_of,
     folded,
+    read_object,
     request_of,
     tier_of,
     usage_of,
@@ -135,7 +138,7 @@ def read_bill(
     if (
         any(map(_miscounted, documents))
         or _has_unread_units(document)
-        or (isinstance(answer, str) and _lost(answer, len(documents)))
+        or (isinstance(answer, str) and (_lost(answer, len(documents)) or _repeats_a_count(answer)))
     ):
         return unread
     usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
@@ -192,6 +195,28 @@ def _no_count(found: Any, name: str = "") -> bool:
     if isinstance(found, (str, bool)) or not 0 <= found <= MOST_TOKENS:
         return True
     return found != int(found) and not name.endswith("seconds")
+
+
+def _repeats_a_count(answer: str) -> bool:
+    """Whether a JSON object of the answer has a count, or its usage, twice, of which parsers take one or the other."""
+    texts = [answer] if read_object(answer) is not None else [*event_data(answer)]
+    return any(_has_repeated(text) for text in texts if "sage" in text or "_count" in text or "nits" in text)
+
+
+def _has_repeated(text: str) -> bool:
+    found = False
+
+    def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal found
+        data = dict(pairs)
+        if len(data) != len(pairs):
+            names = [name for name, _ in pairs]
+            found = found or any(names.count(name) > 1 and (name in _COUNTED_IN or _is_count(name)) for name in data)
+        return data
+
+    with suppress(ValueError, RecursionError):
+        json.loads(text, object_pairs_hook=read)
+    return found
 
 
 _BILLED_UNITS = frozenset({"input_tokens", "output_tokens", "search_units"})

@@ -354,6 +354,24 @@ def test_tokens_of_sounds_and_images_are_not_priced_as_text() -> None:
         assert PriceBook().price(model).cost(Usage(100, 100, units=((f"{kind}_tokens", 50),))) > 0
 
 
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        lambda text: text[:-1] + ', "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}',
+        lambda text: text.replace('"completion_tokens": 40', '"completion_tokens": 40, "completion_tokens": 1'),
+        lambda text: (
+            "data: " + text.replace('"prompt_tokens": 800', '"prompt_tokens": 800, "prompt_tokens": 1') + "\n\n"
+        ),
+    ],
+)
+def test_a_count_that_is_given_twice_is_none(repeat: Any) -> None:
+    """Which of them is billed is not known; other names may repeat."""
+    answer = repeat(chat("gpt-5-mini", plain(800, 40)))
+    with pytest.raises(SuiteError, match="no usage that can be read"):
+        metered(CHAT, "gpt-5-mini", answer)
+    assert metered(CHAT, "gpt-5-mini", chat("gpt-5-mini", plain(800, 40))[:-1] + ', "id": "y"}') > 0
+
+
 def test_units_of_cohere_that_are_not_read_are_not_free() -> None:
     """As the tokens of images, next to those of texts."""
     units = {"input_tokens": 5, "image_tokens": 30_000, "images": 2}

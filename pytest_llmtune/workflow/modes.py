@@ -252,6 +252,8 @@ class SuiteRun:
             return replace(report, baseline=accepted)
         if choose is not None:  # the command must choose again
             stale = tuple(replace(each, option=f"--llm-choose={choose} --llm-record=missing") for each in stale)
+            if evaluation is None:  # the rows are the baseline's, though the point has no results on them
+                lock = replace(lock, examples=self._baseline().examples)
         if mode is Mode.MIGRATE and evaluation is not None and not stale:
             return self._migrated(config, evaluation, lock, facts)
         notes = () if stale else locked.notes(now, lock)

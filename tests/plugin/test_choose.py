@@ -46,6 +46,7 @@ def test_another_point_of_the_front(project: Project) -> None:
     result.stdout.fnmatch_lines(
         ["*18 of 18 requests have no recording*", "*pytest --llm-choose=2 --llm-record=missing *"]
     )
+    result.stdout.no_fnmatch_line("*the rows changed since the baseline*")
     assert (project.server.count, project.lock) == (asked, best)
     result = project.run("--llm-choose=2", "--llm-record=missing")
     result.assert_outcomes(passed=1)

@@ -14,7 +14,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import has_loop
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
-from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
+from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, LLMTuneError, SuiteError
 from pytest_llmtune.grading import Grader, accepts
 from pytest_llmtune.grading.base import JUDGED, LABELLED
 from pytest_llmtune.recording import Gathered
@@ -267,13 +267,28 @@ def evaluation_of(
     return Evaluation(
         config=config,
         results=results if isinstance(results, SpilledResults) else tuple(results),
-        metrics={name: (min if name == ROW_RATE else aggregate)(values.tolist()) for name, values in columns.items()}
+        metrics={
+            name: _aggregated(min if name == ROW_RATE else aggregate, name, values) for name, values in columns.items()
+        }
         | _agreement(columns)
         | {f"latency_p{percent}": percentile(latencies, percent) for percent in PERCENTILES if latencies},
         intervals=_Intervals(columns, costs, aggregate),
         inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,
     )
+
+
+def _aggregated(aggregate: Aggregate, name: str, values: array[float]) -> float:
+    """A metric's value for the suite; SuiteError if somebody's own aggregate raises, or gives no number."""
+    found: Any = None
+    try:
+        found = aggregate(values.tolist())
+        return float(found)
+    except LLMTuneError:
+        raise
+    except Exception as error:
+        gave = f"raised {type(error).__name__}: {error}" if found is None else f"gave {found!r:.60}, not a number"
+        raise SuiteError(f"aggregate of {name} over {len(values)} rows {gave}") from error
 
 
 def _agreement(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:

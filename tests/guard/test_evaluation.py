@@ -13,6 +13,7 @@ from support.results import result
 
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import has_loop, run_async
+from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import Grader, awaits, grade_answers, resolve
 from pytest_llmtune.guard import evaluation, staleness
 from pytest_llmtune.guard.evaluation import evaluate, evaluation_of
@@ -144,3 +145,16 @@ def test_few_requests_are_made_once_and_many_each_time(monkeypatch: pytest.Monke
     many = replace(plan)
     assert list(many.requests()) == list(many.requests()) == first
     assert made == [6, 6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (lambda _: "high", r"aggregate of \w+ over 2 rows gave 'high', not a number"),
+        (lambda _: None, r"aggregate of \w+ over 2 rows raised TypeError"),
+        (lambda values: values[7], r"aggregate of \w+ over 2 rows raised IndexError"),
+    ],
+)
+def test_an_aggregate_that_gives_no_number_is_an_error_in_words(own: Any, says: str) -> None:
+    with pytest.raises(SuiteError, match=says):
+        evaluation_of({}, [result(0), result(1)], aggregate=own)

@@ -79,15 +79,24 @@ def _text(data: bytes) -> str:
         return f"{len(data)} bytes with SHA-256 {hashlib.sha256(data).hexdigest()}"
 
 
+def _query(item: ClientRequest | Interaction) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(parse_qsl(urlsplit(item.uri).query, keep_blank_values=True)))
+
+
+def _body(item: ClientRequest | Interaction) -> object:
+    """The body; what a request without one asks is in its query."""
+    return (canonical_body(item.body) if isinstance(item, Interaction) else item.body) or _query(item)
+
+
 _PARTS: dict[str, Callable[[ClientRequest | Interaction], object]] = {
     "method": lambda item: item.method,
     "path": lambda item: path_of(item.uri),
-    "body": lambda item: canonical_body(item.body) if isinstance(item, Interaction) else item.body,
+    "body": _body,
     "uri": lambda item: item.uri,
     "scheme": lambda item: urlsplit(item.uri).scheme,
     "host": lambda item: urlsplit(item.uri).hostname,
     "port": lambda item: urlsplit(item.uri).port,
-    "query": lambda item: tuple(sorted(parse_qsl(urlsplit(item.uri).query))),
+    "query": _query,
 }
 
 

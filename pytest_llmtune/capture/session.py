@@ -455,6 +455,8 @@ class Replay:
             lines.append(f"the request was recorded {same} time{'s' * (same > 1)}, and is now made once more")
         elif difference := explain(first.body, self._recorded):
             lines.append(difference)
+        elif query := urlsplit(first.uri).query:
+            lines.append(f"sent now with the query {query:.300}")
         return "\n".join([*lines, f"record what it asks: {self.command}"])
 
 

@@ -407,15 +407,29 @@ def test_what_is_no_text_is_matched_by_its_fingerprint(path: Path, server: LLMSe
         upload(b"\xff\x00\xff")
 
 
-def test_a_query_matters_where_the_user_says_so(path: Path, server: LLMServer) -> None:
-    """By default the path decides; ``match_on`` may take the query in."""
+def test_a_request_without_a_body_is_told_by_its_query(path: Path, server: LLMServer) -> None:
+    """Another search is another request; its key, which is not recorded, may be another one."""
     url = server.base_url + "/models"
     with recorded(replay_of(path, Mode.RECORD_ALL)):
-        requests.get(url, params={"page": "1"}, timeout=5)
+        requests.get(url, params={"q": "pears", "api_key": "sk-secret-of-the-recording"}, timeout=5)
+    assert "secret-of" not in path.read_text(encoding="utf-8")
     with recorded(replay_of(path)):
-        requests.get(url, params={"page": "2"}, timeout=5)
+        requests.get(url, params={"api_key": "sk-secret-of-another-day", "q": "pears"}, timeout=5)
+    with pytest.raises(StaleRecordingError, match="plums"), recorded(replay_of(path)):
+        requests.get(url, params={"q": "plums", "api_key": "sk-secret-of-the-recording"}, timeout=5)
+    with recorded(replay_of(path, matching=Matching.on(["method", "path"]))):
+        requests.get(url, params={"q": "plums"}, timeout=5)
+
+
+def test_a_query_beside_a_body_matters_where_the_user_says_so(path: Path, server: LLMServer) -> None:
+    """By default path and body decide; ``match_on`` may take the query in."""
+    url, body = server.base_url + "/models", {"name": "x"}
+    with recorded(replay_of(path, Mode.RECORD_ALL)):
+        requests.get(url, json=body, params={"version": "1"}, timeout=5)
+    with recorded(replay_of(path)):
+        requests.get(url, json=body, params={"version": "2"}, timeout=5)
     with pytest.raises(StaleRecordingError), recorded(replay_of(path, matching=Matching.on(["path", "query"]))):
-        requests.get(url, params={"page": "2"}, timeout=5)
+        requests.get(url, json=body, params={"version": "2"}, timeout=5)
 
 
 def test_an_error_of_the_server_reaches_the_client(path: Path, server: LLMServer) -> None:

@@ -453,10 +453,21 @@ def _check_engine(config: pytest.Config) -> None:
         )
 
 
+def _check_variables() -> None:
+    """Refuse a misspelt variable, which would be ignored: a limit that is not set limits nothing. pytest warns of ini keys."""
+    from pytest_llmtune._util.text import did_you_mean
+
+    variables = {"LLMTUNE_ISOLATION", *(option.variable for option in OPTIONS)}
+    for name in sorted(name for name in os.environ if name.startswith("LLMTUNE_") and name not in variables):
+        if hint := did_you_mean(name, variables, cutoff=0.85):
+            raise pytest.UsageError(f"the environment variable {name} is unknown{hint}")
+
+
 def settings_of(config: pytest.Config) -> Settings:
     """All options as one frozen value; UsageError if a value is invalid, or two modes were chosen."""
     from pytest_llmtune.settings import Settings
 
+    _check_variables()
     fields: dict[str, Any] = {}
     forced = set()
     for option in OPTIONS:

@@ -199,6 +199,18 @@ def test_other_words_are_refused_with_the_valid_ones(parse: Callable[[str], obje
         parse(text)
 
 
+def test_a_misspelt_variable_is_not_ignored(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that is not set limits nothing. Variables of other names are somebody else's."""
+    monkeypatch.setenv("LLMTUNE_HOME_OF_SOMETHING_ELSE", "x")
+    pytester.makepyfile("def test(llmtune): pass")
+    assert pytester.runpytest_inprocess("--llm-tune").ret != pytest.ExitCode.USAGE_ERROR
+    monkeypatch.setenv("LLMTUNE_MAX_SPENT", "0.01")
+    result = pytester.runpytest_inprocess("--llm-tune")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    line = "ERROR: the environment variable LLMTUNE_MAX_SPENT is unknown (did you mean 'LLMTUNE_MAX_SPEND'?)"
+    result.stderr.fnmatch_lines([line])
+
+
 def test_a_migration_to_no_model_is_no_guard(pytester: pytest.Pytester) -> None:
     """As with ``--llm-migrate=$MODELS`` where the variable is not set."""
     result = pytester.runpytest_inprocess("--llm-migrate=")

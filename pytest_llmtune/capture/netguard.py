@@ -282,8 +282,8 @@ class Offline:
         more = f" and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""
         return (
             f"the network is blocked in this mode, and the test tried to reach {', '.join(distinct[:_SHOWN])}{more}: "
-            f"for a model's endpoint, mark the test @pytest.mark.llm_replay, or use the fixture llm_client, and "
-            f"record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
+            f"for a model's endpoint, use one of Python's HTTP clients in a test marked @pytest.mark.llm_replay, or the fixture "
+            f"llm_client, and record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
         )
 
     def refuse(self, attempt: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from decimal import Decimal
+from functools import partial
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +19,7 @@ from pytest_llmtune._util.files import read_regular, write_text
 from pytest_llmtune.wire.response import lines_of, parse_object, wants_embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     import openai
@@ -72,6 +74,17 @@ class BatchNotes:
     def forget(self, note: BatchNote) -> None:
         """Delete a note: all answers have arrived, or none will."""
         self._path(note).unlink(missing_ok=True)
+
+    def taken(self, note: BatchNote) -> None:
+        """Take these requests, which have their answers, out of the stored note; delete it with the last one."""
+        path = self._path(note)
+        stored = self._read(path)
+        if stored is None or not (rest := stored.requests - note.requests):
+            self.forget(note)
+            return
+        written = path.lstat().st_mtime
+        self._write(replace(stored, requests=rest))
+        os.utime(path, (written, written))  # the batch is as old as it was
 
     def _path(self, note: BatchNote) -> Path:
         return self.directory / f"{note.name}.json"
@@ -144,6 +157,8 @@ class Batcher:
     origin: str
     """The endpoint's URL."""
     _sent: Counter[str] = field(default_factory=Counter)
+    _again: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Numbers of requests whose batch may have answers for them that could not be read: asked for again under the same ID."""
     _delivered: list[BatchNote] = field(default_factory=list)
     _gatherings: dict[_Url, Gathering[_Line]] = field(default_factory=dict)
     """By URL: a batch is for one."""
@@ -156,8 +171,12 @@ class Batcher:
         text = json.dumps(body, sort_keys=True)
         digest = hashlib.sha256(f"{self.origin}\n{text}".encode()).hexdigest()[:40]
         url: _Url = "/v1/embeddings" if wants_embedding(body) else "/v1/chat/completions"
-        line = _Line(url, f"{digest}-{self._sent[digest]}", text, asyncio.get_running_loop().create_future())
-        self._sent[digest] += 1
+        if again := self._again[digest]:
+            number = again.pop(0)
+        else:
+            number = self._sent[digest]
+            self._sent[digest] += 1
+        line = _Line(url, f"{digest}-{number}", text, asyncio.get_running_loop().create_future())
         if url not in self._gatherings:
             batching = self.batching
             self._gatherings[url] = Gathering(self._run, batching.fitting, quiet=batching.quiet, enough=batching.most)
@@ -168,7 +187,7 @@ class Batcher:
         """Forget delivered batches; a running batch continues at the provider, and the next run collects it."""
         await asyncio.gather(*(gathering.aclose() for gathering in self._gatherings.values()))
         for note in self._delivered:
-            self._notes.forget(note)
+            self._notes.taken(note)
 
     @property
     def _notes(self) -> BatchNotes:
@@ -177,14 +196,29 @@ class Batcher:
     async def _run(self, lines: Sequence[_Line]) -> None:
         try:
             notes, rest = self._notes.holding([line.id for line in lines])
-            groups = [(note, [line for line in lines if line.id in note.requests]) for note in notes]
-            if new := [line for line in lines if line.id in rest]:
-                groups.append((await self._create(new), new))
-            await asyncio.gather(*(self._collect(note, group) for note, group in groups))
         except Exception as error:  # noqa: BLE001  # raised again in each waiting request
-            for line in lines:
-                if not line.answer.done():
-                    line.answer.set_exception(error)
+            self._failed(lines, error)
+            return
+        groups: list[tuple[BatchNote | None, list[_Line]]] = [
+            (note, [line for line in lines if line.id in note.requests]) for note in notes
+        ]
+        if new := [line for line in lines if line.id in rest]:
+            groups.append((None, new))
+        await asyncio.gather(*(self._group(note, group) for note, group in groups))
+
+    async def _group(self, note: BatchNote | None, lines: Sequence[_Line]) -> None:
+        """One batch; its failure is that of its own requests."""
+        try:
+            await self._collect(note or await self._create(lines), lines)
+        except Exception as error:  # noqa: BLE001  # raised again in each waiting request
+            self._failed(lines, error)
+
+    def _failed(self, lines: Sequence[_Line], error: Exception) -> None:
+        for line in lines:
+            if not line.answer.done():
+                digest, _, number = line.id.rpartition("-")
+                self._again[digest].append(int(number))
+                line.answer.set_exception(error)
 
     async def _create(self, lines: Sequence[_Line]) -> BatchNote:
         note = self._notes.begin([line.id for line in lines])
@@ -207,15 +241,20 @@ class Batcher:
         rows: dict[str, Any] = {}
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
-                content = await self.client.files.content(file)
+                content = await self._patiently(partial(self.client.files.content, file))
                 parsed = (parse_object(text) for text in lines_of(content.text))
-                rows |= {str(row.get("custom_id")): row for row in parsed if row}
+                for row in filter(None, parsed):
+                    name = str(row.get("custom_id"))
+                    if not _succeeded(rows.get(name)):  # an answer is paid for, whatever else is said of it
+                        rows[name] = row
         errors = getattr(batch.errors, "data", None) or ()
         why = "; ".join(str(error.message) for error in errors) or f"the batch {batch.id} has {batch.status}"
-        for line in lines:
-            if not line.answer.done():
-                line.answer.set_result(_text_of(rows.get(line.id), why, passing=batch.status in _ENDED))
-        self._delivered.append(note)
+        taken = [
+            line for line in lines if not line.answer.done()
+        ]  # nobody waits for others any more: the next run does
+        for line in taken:
+            line.answer.set_result(_text_of(rows.get(line.id), why, passing=batch.status in _ENDED))
+        self._delivered.append(replace(note, requests=frozenset(line.id for line in taken)))
 
     async def _found(self, note: BatchNote) -> BatchNote:
         """A batch whose creation was interrupted, if the provider has it."""
@@ -226,18 +265,30 @@ class Batcher:
 
     async def _ended(self, batch_id: str) -> Any:
         """The batch, once it has ended; errors while polling are retried."""
+        pause = self.batching.pause
+        while True:
+            batch = await self._patiently(lambda: self.client.batches.retrieve(batch_id))
+            if batch.status in _ENDED or batch.status == "failed":
+                return batch
+            await asyncio.sleep(pause)
+            pause = min(_SLOWEST, pause * 1.5)
+
+    async def _patiently(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        """What a request returns that only reads, and is repeated while the provider cannot answer: the batch goes on meanwhile."""
         import openai
 
         pause = self.batching.pause
         while True:
             try:
-                batch = await self.client.batches.retrieve(batch_id)
+                return await read()
             except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError):
-                batch = None  # polled again later
-            if batch is not None and (batch.status in _ENDED or batch.status == "failed"):
-                return batch
-            await asyncio.sleep(pause)
-            pause = min(_SLOWEST, pause * 1.5)
+                await asyncio.sleep(pause)
+                pause = min(_SLOWEST, pause * 1.5)
+
+
+def _succeeded(row: Mapping[str, Any] | None) -> bool:
+    response = (row or {}).get("response")
+    return isinstance(response, dict) and response.get("status_code") == 200
 
 
 def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:

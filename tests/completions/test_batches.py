@@ -172,6 +172,53 @@ def test_faults_while_looking_are_waited_out(live: Live, server: LLMServer) -> N
     assert (server.batches.sizes, server.batches.blind) == ([1], 0)
 
 
+def test_a_failed_download_asks_and_pays_nothing_again(live: Live, server: LLMServer) -> None:
+    """The batch has ended and is paid for; only its file could not be read: it is read again."""
+    server.batches.unsent = 2
+    asked = [request(number) for number in range(10)]
+    assert texts(live.run(source(live, server), *asked)) == [[str(number)] for number in range(10)]
+    assert (server.batches.sizes, server.batches.unsent, len(server.answered)) == ([10], 0, 10)
+    assert notes(live) == []
+
+
+def test_a_batch_whose_creation_was_not_confirmed_is_looked_for(live: Live, server: LLMServer) -> None:
+    """In the same run, not only in the next: a second one would be paid for too."""
+    server.batches.unsaid = 1
+    assert texts(live.run(source(live, server), *map(request, range(10)))) == [[str(number)] for number in range(10)]
+    assert (server.batches.sizes, len(server.answered)) == ([10], 10)
+    assert notes(live) == []
+
+
+def test_the_order_of_results_does_not_matter_and_a_success_outweighs_an_error(live: Live, server: LLMServer) -> None:
+    """An answer that is there is paid for, whatever the file of errors says of it."""
+    server.batches.shuffled = True
+    assert texts(live.run(source(live, server), *map(request, range(10)))) == [[str(number)] for number in range(10)]
+    assert server.batches.sizes == [10]
+
+
+def test_what_nobody_took_from_a_batch_stays_noted(live: Live, server: LLMServer) -> None:
+    """The run that collects half of an earlier batch leaves the other half to the next, which pays nothing."""
+    server.batches.looks = 10**6
+
+    async def interrupted() -> None:
+        first = source(live, server)
+        try:
+            async with asyncio.timeout(0.5):
+                await asyncio.gather(*(first.complete(request(number)) for number in range(10)))
+        finally:
+            await first.aclose()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(interrupted())
+    server.batches.looks = 0
+    for batch in server.batches.batches.values():
+        batch["looks"] = 0
+    assert texts(live.run(source(live, server), *map(request, range(5)))) == [[str(number)] for number in range(5)]
+    assert texts(live.run(source(live, server), *map(request, range(10)))) == [[str(number)] for number in range(10)]
+    assert server.batches.sizes == [10]
+    assert notes(live) == []
+
+
 def test_notes_hold_nothing_of_what_was_asked(live: Live, server: LLMServer) -> None:
     """Digests alone; a file that is no note is left as it is."""
     (live.directory / "batches").mkdir()

@@ -32,6 +32,12 @@ class Batches:
     """Why each batch fails its validation."""
     blind: int = 0
     """So many looks at a batch fail with 500."""
+    unsent: int = 0
+    """So many downloads of a file fail with 500."""
+    unsaid: int = 0
+    """So many batches are created, and the reply is a 500."""
+    shuffled: bool = False
+    """Results come in the reverse order, each that succeeded also once more as an error."""
     files: dict[str, str] = field(default_factory=dict)
     batches: dict[str, Document] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
@@ -66,6 +72,9 @@ class Batches:
                 "message": "This request could not be executed before the completion window expired.",
             }
             failed.append({"id": "l", "custom_id": line["custom_id"], "response": None, "error": error})
+        if self.shuffled:
+            failed += [row | {"response": None, "error": {"code": "x", "message": "said twice"}} for row in done]
+            done.reverse()
         name = f"batch_{len(self.batches) + 1}"
         self.batches[name] = {
             "id": name,

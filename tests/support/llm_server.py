@@ -407,7 +407,9 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 case "POST", ["files"]:
                     self.reply(200, batches.upload(raw))
                 case "POST", ["batches"]:
-                    self.reply(200, batches.create(json.loads(raw), self.answered_in_batch))
+                    created = batches.create(json.loads(raw), self.answered_in_batch)
+                    silent, batches.unsaid = batches.unsaid > 0, max(0, batches.unsaid - 1)
+                    self.reply(500, _error("the server had an error", None)) if silent else self.reply(200, created)
                 case "GET", ["batches"]:
                     shown = [batches.shown(name) for name in reversed(batches.batches)]
                     self.reply(200, {"object": "list", "data": shown, "has_more": False})
@@ -416,6 +418,9 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                     self.reply(500, _error("the server had an error", None))
                 case "GET", ["batches", name]:
                     self.reply(200, batches.look(name))
+                case "GET", ["files", _, "content"] if batches.unsent:
+                    batches.unsent -= 1
+                    self.reply(500, _error("the server had an error", None))
                 case "GET", ["files", name, "content"]:
                     self.send(200, batches.files[name].encode(), {"content-type": "application/octet-stream"})
                 case _:

@@ -436,11 +436,21 @@ def reference_names(column: str | None) -> tuple[str, ...]:
 def reference_values(row: Row, column: str | None) -> Sequence[Any]:
     """The references of a row whose reference column may hold a list of them; SuiteError if there is none."""
     value = reference_value(row, column)
-    if not isinstance(value, (list, tuple)):
-        return [value]
-    if not value:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not values:
         raise SuiteError("the reference is an empty list")
-    return value
+    for item in values:  # str() would make an answer of what is missing: "None", "nan"
+        if _is_missing(item) or isinstance(item, (Mapping, list, tuple, set, frozenset, bytes)):
+            raise SuiteError(f"the reference holds {shown(item, 60)}, which is no text, number or truth value")
+    return values
+
+
+def _is_missing(value: Any) -> bool:
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
 
 
 def reference_value(row: Row, column: str | None) -> Any:
@@ -452,7 +462,7 @@ def reference_value(row: Row, column: str | None) -> Any:
         columns = ", ".join(repr(name) for name in row) or "none"
         raise SuiteError(f"{missing}; the columns are {columns}; name one with the grader's option `reference`")
     value = row[found]
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_missing(value):
         raise SuiteError(f"the reference in column {found!r} is empty")
     return value
 

@@ -125,7 +125,10 @@ class Regex(BuiltIn):
             self._compile(self.pattern)
 
     def reference(self, row: Row) -> str:
-        text = str(reference_value(row, self.reference_column)).strip()
+        values = reference_values(row, self.reference_column)
+        if len(values) > 1:
+            raise SuiteError(f"the reference is a list of {len(values)}; expected one text")
+        text = str(values[0]).strip()
         if self.pattern is None:
             self._compile(text)
         return text

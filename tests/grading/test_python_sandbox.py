@@ -96,6 +96,33 @@ def listener() -> Iterator[tuple[int, str, list[object]]]:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    "tests",
+    ["def check(f):\n    assert f(1) == 1", "def test_it():\n    assert add(1, 2) == 3", "check = lambda: add(1, 2) == 3",
+     "class T:\n    def test(self):\n        assert add(1, 2) == 3"],
+)  # fmt: skip
+def test_tests_that_nothing_calls_are_refused(tests: str) -> None:
+    grader = resolve({"python": {"allow_code_execution": True}})
+    with pytest.raises(SuiteError, match="assert nothing"):
+        grader.reference({"tests": tests})
+    for called in (f"{tests}\nassert add(1, 2) == 3", f"class U:\n    assert add(1, 2) == 3\n{tests}"):
+        assert grader.reference({"tests": called}) == called
+
+
+@sandboxed
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "import builtins\nbuiltins.compile = lambda *a, **k: (lambda: 0).__code__",
+        "import builtins\nbuiltins.exec = lambda *a, **k: None",
+        "import sys\nframe = sys._getframe()\nwhile frame:\n    if 'request' in frame.f_locals:\n"
+        "        frame.f_locals['request']['tests'] = ''\n    frame = frame.f_back",
+    ],
+)
+def test_code_does_not_replace_its_tests(trick: str) -> None:
+    assert passed(f"{trick}\ndef add(a, b):\n    return 0\n") == [False]
+
+
 @sandboxed
 def test_consent_is_needed() -> None:
     """Nothing runs without the option, and nothing but True is consent."""

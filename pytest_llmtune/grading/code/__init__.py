@@ -25,7 +25,7 @@ from pytest_llmtune.grading.workers import PATIENCE, clean_environment, close_pi
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["PythonCode"]
 
@@ -98,7 +98,11 @@ class PythonCode(BuiltIn):
             tree = ast.parse(text)
         except (SyntaxError, ValueError) as error:
             raise SuiteError(f"the tests are not Python: {error}") from None
-        if not any(isinstance(node, (ast.Assert, ast.Raise, ast.Call)) for node in ast.walk(tree)):
+        called = bool(row.get("entry_point"))  # check(), by the runner
+        if not any(
+            isinstance(node, (ast.Assert, ast.Raise, ast.Call))
+            for node in (ast.walk(tree) if called else _executed(tree))
+        ):
             raise SuiteError("the tests assert nothing")
         return text
 
@@ -195,6 +199,14 @@ class _Process:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 else:  # Windows
                     self._process.kill()
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run when the module does: not the bodies of functions, which may never be called."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield node
+            yield from _executed(node)
 
 
 def _answer(outcome: str) -> Answer:

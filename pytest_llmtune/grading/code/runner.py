@@ -66,9 +66,11 @@ def _limit(request: dict[str, Any]) -> None:
 def run(request: dict[str, Any]) -> str:
     """``passes``, or a description of the failure."""
     names: dict[str, Any] = {"__name__": "answer"}
+    execute = exec  # the code may replace the builtins, or find the tests' text in memory
     try:
-        for part in ("setup", "code", "tests"):
-            exec(compile(request[part], f"<{part}>", "exec"), names)  # noqa: S102 - this is what the process is for
+        parts = [compile(request[part], f"<{part}>", "exec") for part in ("setup", "code", "tests")]
+        for part in parts:
+            execute(part, names)
         if request["entry_point"]:
             names["check"](names[request["entry_point"]])
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures too

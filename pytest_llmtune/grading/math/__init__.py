@@ -104,10 +104,15 @@ class Math(BuiltIn):
         return Answer(key if key != _key(reference) else f"{form.name or form.text} = {key}", form.text, correct=False)
 
 
+_DATE = lazy_regex(r"\d{4}([-/])\d{1,2}\1\d{1,2}|\d{1,2}([-/])\d{1,2}\2\d{4}")
+
+
 @lru_cache(maxsize=50_000)
 def _compared(reference: str, answer: str) -> tuple[bool, bool]:
     """Whether they are equal, and otherwise whether that is settled without algebra."""
     one, other = _read(reference), _read(answer)
+    if _DATE.fullmatch(one.text) or _DATE.fullmatch(other.text):  # 2024-01-05 is not 2018
+        return one.text == other.text, one.text != other.text
     correct = equal(one, other)
     return correct, not correct and is_settled(one, other)
 

@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LLMTuneError, OSError) as error:
         sys.stderr.write(f"llmtune: {error}\n")
         return _USAGE
+    except UnicodeEncodeError as error:
+        what = f"the output cannot be written as {error.encoding}"
+        sys.stderr.write(f"llmtune: {what}; run again with the environment variable PYTHONUTF8=1\n")
+        return _USAGE
     return code
 
 
@@ -94,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(text: str) -> int:
-    sys.stdout.write(text)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())  # a path or subject need not be UTF-8
     return _OK
 
 

@@ -17,7 +17,7 @@ from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from decimal import Decimal
 
     from pytest_llmtune.commits.git import Repository
@@ -147,19 +147,36 @@ def _word_diff(old: str, new: str) -> Iterable[tuple[str, str]]:
 
 
 def changes(base: State, head: State) -> list[SuiteChange]:
-    """All suites of both states, by name; a suite moved to another directory is the same suite."""
-    old, new = _by_suite(base), _by_suite(head)
-    return [_change(name, old.get(name), new.get(name)) for name in sorted({*old, *new})]
+    """All suites of both states, by name; of several with one name all but the first are called by their directory."""
+    found, taken = [], set[str]()
+    for (path, lock), old, new in sorted(_pairs(base.locks, head.locks), key=lambda pair: pair[0][0]):
+        name = lock.suite if lock.suite not in taken else f"{PurePosixPath(path).parent}/{lock.suite}"
+        taken.add(lock.suite)
+        found.append(_change(name, old, new))
+    return sorted(found, key=lambda change: change.name)
 
 
-def _by_suite(state: State) -> dict[str, tuple[str, Lock]]:
-    found: dict[str, tuple[str, Lock]] = {}
-    for path, lock in state.locks.items():
-        name = lock.suite
-        if name in found:  # two projects in one repository
-            name = f"{PurePosixPath(path).parent}/{name}"
-        found[name] = (path, lock)
-    return found
+_Located = tuple[str, Lock]
+"""(path, lock)"""
+_Pair = tuple[_Located, _Located | None, _Located | None]
+"""Where a suite is, then before and now."""
+
+
+def _pairs(old: Mapping[str, Lock], new: Mapping[str, Lock]) -> Iterator[_Pair]:
+    """Each suite with itself: at the same path, else moved, if only one of its name is left on either side.
+
+    Which of several went where is not guessed: they are removed and added, so that no drop passes as another suite's gain.
+    """
+    stayed = {path for path in old if path in new and old[path].suite == new[path].suite}
+    yield from (((path, new[path]), (path, old[path]), (path, new[path])) for path in stayed)
+    left = [[(path, lock) for path, lock in side.items() if path not in stayed] for side in (old, new)]
+    for name in {lock.suite for side in left for _, lock in side}:
+        before, now = ([each for each in side if each[1].suite == name] for side in left)
+        if len(before) == len(now) == 1:
+            yield now[0], before[0], now[0]
+            continue
+        yield from ((each, each, None) for each in before)
+        yield from ((each, None, each) for each in now)
 
 
 def _change(name: str, old: tuple[str, Lock] | None, new: tuple[str, Lock] | None) -> SuiteChange:

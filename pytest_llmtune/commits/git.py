@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _SUFFIX = ".lock.yaml"
 # disable what an untrusted repository could run: hooks, a file-system monitor, a pager, credential helpers
 _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "--no-pager")
+# the user's own settings of git log, with which commits would be left out or written otherwise
+_PLAIN = (
+    *("-c", "log.showRoot=true", "-c", "log.showSignature=false", "-c", "log.diffMerges=separate"),
+    *("-c", "i18n.logOutputEncoding=UTF-8", "-c", "color.ui=false", "-c", "diff.relative=false"),
+)
 
 
 class GitError(LLMTuneError):
@@ -103,30 +108,31 @@ class Repository:
         """The commits that changed lock files, oldest first, along first parents: a merge counts as one change."""
         log = _run(
             self.root,
-            *("log", "--first-parent", "-m", "--raw", "--no-abbrev", "-M", "-z", "--reverse"),
+            *(*_PLAIN, "log", "--first-parent", "-m", "--raw", "--no-abbrev", "-M", "-z", "--reverse"),
             *([] if most is None else [f"--max-count={most}"]),
-            *("--format=%x01%H%x02%cI%x02%s%x03", self.resolve(revision), "--", f"*{_SUFFIX}"),
+            *("--format=%x00%H%x00%cI%x00%s%x00", self.resolve(revision), "--", f"*{_SUFFIX}"),
             what="git log failed",
         )
-        commits = []
-        for record in log.decode("utf-8", "surrogateescape").split("\x01")[1:]:
-            header, _, raw = record.partition("\x03")
-            commit, date, subject = header.split("\x02", 2)
-            commits.append(Commit(commit, date, subject, tuple(_changed(raw))))
-        return commits
+        return _commits(log.decode("utf-8", "surrogateescape"))
 
 
-def _changed(raw: str) -> Iterator[tuple[str, str, str]]:
-    """(path, blob, former path) from ``git log --raw -z``."""
-    fields = iter(raw.strip("\0\n").split("\0"))
+def _commits(log: str) -> list[Commit]:
+    """The commits of ``git log --raw -z``, in fields between zero bytes, which neither a subject nor a path can contain."""
+    commits: list[Commit] = []
+    fields = iter(log.split("\0"))
     for field in fields:
-        if not field.lstrip("\n").startswith(":"):
+        if not field.strip("\n"):
             continue
-        _, _, _, blob, status = field.lstrip("\n").split()
+        if not field.lstrip("\n").startswith(":"):
+            commits.append(Commit(field.strip("\n"), next(fields), next(fields), ()))
+            continue
+        _, _, _, blob, status = field.split()
         before = next(fields)
         after = next(fields) if status[0] in "RC" else before
         if after.endswith(_SUFFIX):
-            yield after, blob, before if status[0] == "R" else ""
+            changed = after, blob, before if status[0] == "R" else ""
+            commits[-1] = replace(commits[-1], files=(*commits[-1].files, changed))
+    return commits
 
 
 def _command(directory: Path, *arguments: str) -> list[str]:

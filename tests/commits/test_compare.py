@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from support import results
 from support.locks import CONFIG, example, lock
 
 from pytest_llmtune._util.stats import mcnemar_exact
+from pytest_llmtune.cli import main
 from pytest_llmtune.guard import results_file
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.verdict import Stale
@@ -363,6 +365,78 @@ def test_suites_of_one_name_in_two_projects_are_two(git: Git, llmtune: Run) -> N
     git("commit", "-qm", "two")
     suites = json.loads(llmtune("compare", "HEAD", "--format=json")[1])["suites"]
     assert [(suite["suite"], suite["status"]) for suite in suites] == [("sums", "same"), ("tests/llmtune/sums", "same")]
+
+
+def test_a_new_suite_of_the_same_name_hides_no_drop(git: Git, llmtune: Run) -> None:
+    """Its path comes first, but a suite goes on where it was; one that moved is found by its name, two of a name are not guessed."""
+    git.commit("one", sums=lock())
+
+    def written(directory: str, wrong: int) -> None:
+        path = git.root / directory / "llmtune" / "sums.lock.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock(wrong=wrong).write(path)
+
+    written("another", 0)
+    written("tests", 9)
+    code, out, _ = llmtune("compare", "HEAD", "--format=json", "--fail-on-drop")
+    found = [(suite["suite"], suite["status"]) for suite in json.loads(out)["suites"]]
+    assert (code, found) == (1, [("sums", "added"), ("tests/llmtune/sums", "changed")])
+    git("add", "-A")
+    git("commit", "-qm", "two")
+    git("mv", "tests", "moved")
+    assert llmtune("compare", "HEAD", "--fail-on-drop")[0] == 0
+    git("mv", "another", "zoo")
+    code, out, _ = llmtune("compare", "HEAD", "--format=json", "--fail-on-drop")
+    assert code == 1
+    assert {suite["status"] for suite in json.loads(out)["suites"]} == {"added", "removed"}
+
+
+@pytest.mark.parametrize("subject", ["a \x01 b", "\x01\x02\x03", ":1 2 3 4 R", "\x1b[31mred"])
+def test_no_subject_of_a_commit_is_taken_for_the_format(git: Git, llmtune: Run, subject: str) -> None:
+    """Control characters in it neither end the command nor make a commit of their own."""
+    git.commit("first", sums=lock())
+    git.commit(subject, sums=lock(wrong=5))
+    code, out, err = llmtune("history", "--format=json")
+    assert (code, err) == (0, "")
+    assert [entry["subject"] for entry in json.loads(out)["entries"]] == ["first", subject]
+    assert llmtune("history")[0] == 0
+
+
+def test_what_the_terminal_cannot_show_is_no_answer(
+    git: Git, llmtune: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path that is not UTF-8 is escaped; an output that is not is an error with the way out, not exit code 1."""
+    lock().write(git.root / os.fsdecode(b"b\xe4d") / "sums.lock.yaml")
+    git.commit("first")
+    code, out, _ = llmtune("history", "--format=json")
+    assert (code, json.loads(out)["entries"][0]["path"]) == (0, "b\udce4d/sums.lock.yaml")
+    git.commit("ä", sums=lock(wrong=5))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["history"]) == 2
+    assert "PYTHONUTF8=1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("log.showRoot", "false"),
+        ("log.diffMerges", "combined"),
+        ("log.showSignature", "true"),
+        ("color.ui", "always"),
+        ("i18n.logOutputEncoding", "latin1"),
+    ],
+)
+def test_the_users_settings_of_git_change_no_history(git: Git, llmtune: Run, setting: str, value: str) -> None:
+    """The first commit, and a merge, are in it whatever git log shows by default."""
+    git.commit("first", sums=lock())
+    git("checkout", "-qb", "branch")
+    git.commit("änderung", sums=lock(wrong=5))
+    git("checkout", "-q", "-")
+    git("merge", "-q", "--no-ff", "-m", "mérge", "branch")
+    git("config", setting, value)
+    code, out, err = llmtune("history", "--format=json")
+    assert (code, err) == (0, "")
+    assert [entry["subject"] for entry in json.loads(out)["entries"]] == ["first", "mérge"]
 
 
 def test_results_without_an_evaluation_are_not_compared(git: Git, llmtune: Run) -> None:

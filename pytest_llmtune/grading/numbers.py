@@ -108,6 +108,13 @@ _DENIED = lazy_regex(
     r"(?:\bnot|\brather than|\binstead of|\bnever|(?<!\w)nicht|(?<!\w)pas|(?<!\w)non|(?<!\w)no)\s+\W{0,3}$",
     re.IGNORECASE,
 )
+_BOUND = lazy_regex(
+    r"(?:[≤≥≠]|<=?|(?:[\w)]\s{1,3}|(?<![<\w/])\w)>=?|\\(?:geq?|leq?|neq?|[gl]t)(?![a-zA-Z])|"
+    r"\b(?:greater|more|less|fewer|larger|smaller|higher|lower|other)\s+than|\banything\s+but|"
+    r"(?:\bnot|\bcannot|n['’]t)\s+(?:be|equal(?:\s+to)?|exactly))\s{0,3}\W{0,3}$",
+    re.IGNORECASE,
+)
+"""What stands before a number that the answer is not: > 5, more than 5, cannot be 5."""
 _ASIDE = lazy_regex(r"(?:[(,;\[\u2014]|\bbut|\brather than|\binstead of)[^(,;\[\u2014]{0,12}$", re.IGNORECASE)
 _STEP = lazy_regex(
     r"(?:\b(?:steps?|part|question|problem|figure|table|equation|eq\.?|case|chapter|note)\s*#?|№\s*)$", re.IGNORECASE
@@ -218,8 +225,10 @@ def _is_remark(text: str, start: int, end: int, before: str) -> bool:
     return instead or _ASIDE.search(before[: denied.start()]) is not None
 
 
-def _is_denied(text: str, number: Number) -> bool:
-    return _DENIED.search(text[max(0, number.start - 40) : number.start]) is not None
+def is_denied(text: str, number: Number) -> bool:
+    """Whether the text says that the number is not the answer, or only a bound of it."""
+    before = text[max(0, number.start - 40) : number.start]
+    return _DENIED.search(before) is not None or _BOUND.search(before) is not None
 
 
 def last_of(text: str, *, first: bool = False) -> Value | None:
@@ -234,7 +243,7 @@ def last_of(text: str, *, first: bool = False) -> Value | None:
         ranges = _BETWEEN.search(before) and between.strip() == "and"
         if _OR.fullmatch(between) or _COMPOUND.fullmatch(between) or ranges:
             return None
-    return None if _is_denied(text, number) else number.value
+    return None if is_denied(text, number) else number.value
 
 
 _CLAUSE = lazy_regex(
@@ -279,4 +288,4 @@ def number_in(statement: str) -> Value | None:
         between = text[one.end : other.start]
         if other.value != one.value and _HEDGE.search(between) and len(between) < 25:
             return None
-    return None if _is_denied(text, one) else one.value
+    return None if is_denied(text, one) else one.value

@@ -21,9 +21,14 @@ _INSTEAD = (  # with nothing but the answer behind
     r"(?<!\w)(?:correction\s*[:：]|(?:on\s+(?:second\s+thoughts?|reflection)|no)\s*,\s+)"
     r"(?=[\W_]{0,3}(?:option\s+)?[\W_]{0,3}(?:[A-Za-z](?!\w|\s+[a-z])|\d))"
 )
+_ACTUALLY = (  # with nothing but the answer on the rest of the line: "Actually, 5 of them are red" states none
+    r"(?<!\w)(?:wait|actually)\b[\s,:.!…—-]{1,5}(?:(?:no|wait|actually)\b[\s,:.!…—-]{1,5}){0,2}"
+    r"(?=[\W_]{0,3}(?:option\s+)?[\W_]{0,3}(?:[A-Za-z]|\d[\d.,]{0,20})[*_.!)\]$\"' ]{0,6}(?:\n|\Z))"
+)
 _RULES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("answer",), rf"(?:{_ENGLISH}|{_HEADING})"),
     (("correction", "on second thought", "on reflection", "no,"), _INSTEAD),
+    (("wait", "actually"), _ACTUALLY),
     (("correct ", "right ", "best "), _OPTION),
     (("wait", "actually", "sorry", "correction", "oops", "scratch that", "no"), _CORRECTION),
     (("antwort", "ergebnis", "lösung"), r"(?<!\w)(?:antwort|ergebnis|lösung)\s*(?:ist\b|lautet\b|wäre\b|[:：])"),

@@ -14,7 +14,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
 from pytest_llmtune.grading.math.parse import parse
-from pytest_llmtune.grading.numbers import ascii_numerals, find, last_of, number_in
+from pytest_llmtune.grading.numbers import ascii_numerals, find, is_denied, last_of, number_in
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.types import Answer, Row
 
@@ -259,7 +259,11 @@ class Numeric(BuiltIn):
         if value is None:
             plain, numbers = find(plain)
             own = [number for number in numbers if not number.aside]
-            if len(own) == 1 and _WORDS_AROUND.fullmatch(plain[: own[0].start] + plain[own[0].end :]):
+            if (
+                len(own) == 1
+                and not is_denied(plain, own[0])
+                and _WORDS_AROUND.fullmatch(plain[: own[0].start] + plain[own[0].end :])
+            ):
                 value = own[0].value
         return _fraction(value)
 

@@ -1,0 +1,89 @@
+"""Answers that are taken back, denied, or only bounds of the number: never the answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_llmtune import grade
+
+LETTERS = {"choice": {"labels": ["A", "B", "C", "D"]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("The answer is A. Wait, actually B.", "B"),
+        ("The answer is A. Wait, B.", "B"),
+        ("Answer: A. Actually, **B**", "B"),
+        ("Answer: A.\nActually: (B)", "B"),
+        ("The answer is A. Actually, no, B.", "B"),
+        ("The answer is A. Actually, B is what many choose.", "A"),
+        ("The answer is A. Actually, I checked it twice.", "A"),
+    ],
+)
+def test_the_last_letter_counts(text: str, label: str) -> None:
+    assert grade(LETTERS, [text], {"answer": label}).voted_answer == label
+
+
+@pytest.mark.parametrize("grader", ["numeric", "math"])
+def test_the_last_number_counts(grader: str) -> None:
+    for text in (
+        "The answer is 4. Wait, actually 5.",
+        "The answer is 4. Actually, 5",
+        "The answer is 4. Wait... no, 5.",
+    ):
+        assert grade(grader, [text], {"answer": "5"}).metrics["success_vote"] == 1
+        assert grade(grader, [text], {"answer": "4"}).metrics["success_vote"] == 0
+    text = "The answer is 4. Actually, 5 of them are red."
+    assert grade(grader, [text], {"answer": "4"}).metrics["success_vote"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer cannot be 5.",
+        "It can't be 5",
+        "The answer is not equal to 5.",
+        "It doesn't equal 5",
+        "It is anything but 5",
+        "x > 5",
+        "x>5",
+        "x ≤ 5",
+        "<5",
+        "≠ 5",
+        "n >= 5",
+        "less than 5",
+        "The answer is greater than 5.",
+        "#### more than 5",
+        "The answer is x \\ge 5",
+        "The answer is other than 5",
+        "It is not exactly 5",
+    ],
+)
+def test_a_bound_is_not_the_number(text: str) -> None:
+    assert grade("numeric", [text], {"answer": "5"}).metrics["success_vote"] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<b>5</b>",
+        "<strong>5</strong>",
+        "> 5",
+        "> **5**",
+        "x => 5",
+        "2 + 3 -> 5",
+        "<br>5",
+        "<p>It is 5",
+        "The answer is 5, which is more than 4.",
+        "It is 5 rather than 4",
+        "5 (not 4)",
+        "Since 7 > 4, the answer is 5",
+        "3 more than 2 is 5",
+        "3 is less than 8 by 5",
+        "Not equal to 4. It is 5.",
+        "I can't be exact, but 5",
+    ],
+)
+def test_other_marks_are_no_bounds(text: str) -> None:
+    assert grade("numeric", [text], {"answer": "5"}).metrics["success_vote"] == 1

@@ -135,8 +135,6 @@ class TuneMode:
                 judged = await judge(study.winner)
                 if not conclusive(judged.evaluation, suite.max_unknown):
                     raise asyncio.CancelledError(best_so_far(suite, study))
-            if conclusive(judged.evaluation, suite.max_unknown):
-                record(judged.gathered, rows(study.winner))
             compared, notes = await compare(
                 study,
                 suite,
@@ -149,6 +147,8 @@ class TuneMode:
         finally:
             await source.aclose()
             self.services.listen(Finished(suite.name, live.account.paid))
+        if conclusive(judged.evaluation, suite.max_unknown):  # last: the lock file follows at once
+            record(judged.gathered, rows(study.winner))
         study = replace(study, notes=(*study.notes, *notes), paid=study.paid + live.account.paid)
         return study, judged.evaluation, compared
 

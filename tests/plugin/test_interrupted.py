@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.llm_server import prompt_tokens
@@ -99,6 +99,23 @@ def test_the_lock_file_is_written_where_no_request_is_needed(project: Project) -
         project.run().assert_outcomes(passed=1)
     else:
         assert re.search(BEST, " ".join(output.split()))
+
+
+def test_nothing_is_written_while_baselines_are_evaluated(tuned: Project) -> None:
+    """A new recording beside the old lock file would be neither the old state nor the new."""
+    directory, server = tuned.pytester.path / "llmtune", tuned.server
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    tuned.write_suite(more='seed=7, baselines=[{"prompt": "{question}!"}],')
+    asked: Callable[[dict[str, Any]], bool] = lambda body: body["messages"][-1]["content"].endswith("!")  # noqa: E731
+    server.latency = lambda body: 600 if asked(body) else 0
+    code, output = interrupted(tuned, lambda: any(map(asked, server.requests)))
+    assert code == 2
+    assert "interrupted, and nothing was written" in " ".join(output.split())
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+    server.latency = 0
+    tuned.run("--llm-tune").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
 
 
 SECOND_CTRL_C = """

@@ -3,6 +3,7 @@
     answers = complete(client, row, read)  # an openai.OpenAI client; a mapping from column to value
 """
 
+import json
 import re
 from collections import Counter
 
@@ -60,10 +61,18 @@ STEPS = [{'model': 'smollm2-135m-instruct',
 def messages(step, row):
     """The chat messages for one row: a mapping from column to value."""
     template = step.get("messages") or [{"role": "user", "content": step["prompt"]}]
+    if isinstance(template, str):  # "{column}": the column has them, or their JSON
+        found = row[template.strip("{}")]
+        return json.loads(found) if isinstance(found, str) else found
     return [{**one, "content": _filled(one["content"], row)} for one in template]
 
 
 def _filled(content, row):
+    """The content with the row's values: a text, or parts that have texts."""
+    if isinstance(content, list):
+        return [_filled(part, row) for part in content]
+    if isinstance(content, dict):
+        return {name: _filled(part, row) for name, part in content.items()}
     return content.format_map(row) if isinstance(content, str) else content
 
 

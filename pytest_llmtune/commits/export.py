@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pprint import pformat
@@ -16,24 +17,39 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import Lock
 
 
+_PROMPTS = ("prompt", "messages")
+_MESSAGES = '''\
+def messages({arguments}):
+    """The chat messages for one row: a mapping from column to value."""
+    template = {source}.get("messages") or [{{"role": "user", "content": {source}["prompt"]}}]
+    if isinstance(template, str):  # "{{column}}": the column has them, or their JSON
+        found = row[template.strip("{{}}")]
+        return json.loads(found) if isinstance(found, str) else found
+    return [{{**one, "content": _filled(one["content"], row)}} for one in template]
+
+
+def _filled(content, row):
+    """The content with the row's values: a text, or parts that have texts."""
+    if isinstance(content, list):
+        return [_filled(part, row) for part in content]
+    if isinstance(content, dict):
+        return {{name: _filled(part, row) for name, part in content.items()}}
+    return content.format_map(row) if isinstance(content, str) else content
+'''
+
+
 _MODULE = '''\
 """The locked configuration of the suite {suite}. Written by `llmtune export`; do not edit.
 
     answers = complete(client, row)  # an openai.OpenAI client; a mapping from column to value
 """
 
+import json
+
 CONFIG = {config}
 
 
-def messages(row):
-    """The chat messages for one row: a mapping from column to value."""
-    template = CONFIG.get("messages") or [{{"role": "user", "content": CONFIG["prompt"]}}]
-    return [{{**one, "content": _filled(one["content"], row)}} for one in template]
-
-
-def _filled(content, row):
-    return content.format_map(row) if isinstance(content, str) else content
-
+{messages}
 
 def complete(client, row):
     """The n answers to one row, as texts."""
@@ -49,21 +65,14 @@ _CASCADE = '''\
     answers = complete(client, row{read})  # an openai.OpenAI client; a mapping from column to value
 """
 
+import json
 import re
 from collections import Counter
 
 STEPS = {config}
 
 
-def messages(step, row):
-    """The chat messages for one row: a mapping from column to value."""
-    template = step.get("messages") or [{{"role": "user", "content": step["prompt"]}}]
-    return [{{**one, "content": _filled(one["content"], row)}} for one in template]
-
-
-def _filled(content, row):
-    return content.format_map(row) if isinstance(content, str) else content
-
+{messages}
 
 def complete(client, row, {signature}):
     """The answers of the first step whose vote is clear, as texts, else those of the last.
@@ -102,25 +111,35 @@ def as_python(lock: Lock) -> str:
     Raises:
         LLMTuneError: the suite has a task, the prompt is a function of the project, or a schema or function decides a cascade.
     """
-    config = dict(lock.config)
-    steps = config.get("cascade", [config])
+    steps = lock.config.get("cascade", [lock.config])
     for step in steps:
         if "task" in step:
             raise LLMTuneError(
                 f"{lock.suite}: its unit is the task {one_line(str(step['task']), 100)}; read its configuration: "
                 f"llmtune export {lock.suite} --to=json"
             )
-        if not any(isinstance(step.get(each), (str, list)) for each in ("prompt", "messages")):
+        if not any(isinstance(step.get(each), (str, list)) for each in _PROMPTS) or '"callable"' in json.dumps(step):
             raise LLMTuneError(
                 f"{lock.suite}: its prompt is a function of the project; import that function in the app instead"
             )
     name = re.sub(r"[^\w.-]", "_", lock.suite)  # the file may be untrusted: a name must not become code
-    if "cascade" in config:
-        text = _cascade(lock.suite, name, steps)
+    if "cascade" in lock.config:
+        text = _cascade(lock.suite, name, [_arguments(step) for step in steps])
     else:
-        text = _MODULE.format(suite=name, config=pformat(config, width=110, sort_dicts=False))
+        config = pformat(_arguments(lock.config), width=110, sort_dicts=False)
+        text = _MODULE.format(suite=name, config=config, messages=_MESSAGES.format(arguments="row", source="CONFIG"))
     compile(text, f"{lock.suite}.py", "exec")  # what is written can be imported
     return text
+
+
+def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as arguments of the openai client: what it does not know is sent as it is, and None is not sent."""
+    from openai.resources.chat.completions import Completions
+
+    known = {*inspect.signature(Completions.create).parameters, *_PROMPTS, "accept"}
+    sent = {name: value for name, value in config.items() if value is not None}
+    others = {name: sent.pop(name) for name in config.keys() - known if name in sent}
+    return sent | ({"extra_body": {**sent.get("extra_body", {}), **dict(sorted(others.items()))}} if others else {})
 
 
 def _cascade(suite: str, name: str, steps: Sequence[Mapping[str, Any]]) -> str:
@@ -133,6 +152,7 @@ def _cascade(suite: str, name: str, steps: Sequence[Mapping[str, Any]]) -> str:
     return _CASCADE.format(
         suite=name,
         config=pformat([*shown, steps[-1]], width=110, sort_dicts=False),
+        messages=_MESSAGES.format(arguments="step, row", source="step"),
         read="" if standalone else ", read",
         signature="read=lambda answer: answer.strip() or None" if standalone else "read",
         grader=re.sub(r"[^\w.:{}\[\]', -]", "_", str(grader)),

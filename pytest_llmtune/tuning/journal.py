@@ -61,7 +61,7 @@ class StudyLog:
             study: identifies the study: a hash of suite, rows, grader, budgets and seed.
 
         Raises:
-            LLMTuneError: the file cannot be written.
+            LLMTuneError: the file cannot be written, or is something else.
         """
         try:
             log = _read(path, study)
@@ -119,8 +119,11 @@ def _read(path: Path, study: str) -> StudyLog | None:
         return None
     log = StudyLog(path)
     with open_regular(path, follow=False) as lines:
-        header = parse_object(lines.readline(_MAX_LINE).decode(errors="replace"))
-        if header is None or header.get("study") != study:
+        first = lines.readline(_MAX_LINE)
+        header = parse_object(first.decode(errors="replace")) or {}
+        if first and "study" not in header:
+            raise FileExistsError(errno.EEXIST, "it is something else, and is not overwritten")
+        if header.get("study") != study:
             return None
         if os.fstat(lines.fileno()).st_size > _MAX_BYTES:
             raise OSError(errno.EFBIG, f"larger than the limit of {_MAX_BYTES:,} bytes")

@@ -63,6 +63,35 @@ def test_what_is_read_of_an_answer_is_for_the_app_where_a_grader_reads() -> None
         ran(lock(grader="numeric"), Client("2"))
 
 
+@pytest.mark.parametrize(
+    ("config", "row", "body"),
+    [
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "{q}?"}, {"type": "x", "x": 1}]}]},
+            {"q": "1+1"},
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "1+1?"}, {"type": "x", "x": 1}]}]},
+        ),
+        (
+            {"messages": "{chat}"},
+            {"chat": '[{"role": "user", "content": "{}"}]'},
+            {"messages": [{"role": "user", "content": "{}"}]},
+        ),
+        (
+            {"prompt": "{q}", "top_k": 5, "temperature": None, "extra_body": {"min_p": 0.1}},
+            {"q": "x"},
+            {"messages": [{"role": "user", "content": "x"}], "extra_body": {"min_p": 0.1, "top_k": 5}},
+        ),
+    ],
+)
+def test_the_client_sends_what_the_suite_sends(config: Any, row: Any, body: Any) -> None:
+    """Parts of a content are filled, a column of messages is read, and what OpenAI does not know goes to the server as it is."""
+    client = Client()
+    namespace: dict[str, Any] = {}
+    exec(as_python(Lock("s", {"model": "dear", **config}, {}, {}, {})), namespace)  # noqa: S102  # what was exported
+    assert namespace["complete"](client, row) == ["9"]
+    assert client.asked == [{"model": "dear", **body}]
+
+
 def test_a_cascade_that_only_a_suite_can_decide_is_data() -> None:
     """And says which form it has."""
     with pytest.raises(LLMTuneError, match="a schema or a function decides; export it with --to=json"):

@@ -221,13 +221,15 @@ def test_what_cannot_end_well_costs_nothing(server: LLMServer, tmp_path: Path, k
     assert server.count == 0
 
 
-@pytest.mark.parametrize("name", [".", "a file/log.jsonl"])
+@pytest.mark.parametrize("name", [".", "a file/log.jsonl", "data.jsonl"])
 def test_a_log_that_cannot_be_kept_is_reported(server: LLMServer, tmp_path: Path, name: str) -> None:
-    """A directory, or a place below a file: said before the first request."""
+    """A directory, a place below a file, or somebody's data: said before the first request, and nothing is overwritten."""
     (tmp_path / "a file").touch()
+    (tmp_path / "data.jsonl").write_text('{"question": "1 + 1?"}\n', encoding="utf-8")
     with pytest.raises(LLMTuneError, match=r"the study's log cannot be kept there: .*; name another file"):
         tune(suite(), log_file_name=tmp_path / name, settings=settings(server, tmp_path))
     assert server.count == 0
+    assert "1 + 1" in (tmp_path / "data.jsonl").read_text(encoding="utf-8")
 
 
 def test_the_log_tells_of_every_trial(server: LLMServer, tmp_path: Path) -> None:

@@ -249,9 +249,8 @@ class Batcher:
                         rows[name] = row
         errors = getattr(batch.errors, "data", None) or ()
         why = "; ".join(str(error.message) for error in errors) or f"the batch {batch.id} has {batch.status}"
-        taken = [
-            line for line in lines if not line.answer.done()
-        ]  # nobody waits for others any more: the next run does
+        # a request that nobody waits for any more stays noted, for the next run
+        taken = [line for line in lines if not line.answer.done()]
         for line in taken:
             line.answer.set_result(_text_of(rows.get(line.id), why, passing=batch.status in _ENDED))
         self._delivered.append(replace(note, requests=frozenset(line.id for line in taken)))

@@ -105,7 +105,7 @@ _SCALES |= {"billion": 9, "trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "cr
 _SCALES |= {"千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
 _SCALES |= {"億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
 _DENIED = lazy_regex(
-    r"(?:\bnot|\brather than|\binstead of|\bnever|(?<!\w)nicht|(?<!\w)pas|(?<!\w)non|(?<!\w)no)\s+\W{0,3}$",
+    r"(?:\bnot|\b\w+n['’]t|\brather than|\binstead of|\bnever|(?<!\w)nicht|(?<!\w)pas|(?<!\w)non|(?<!\w)no)\s+\W{0,3}$",
     re.IGNORECASE,
 )
 _BOUND = lazy_regex(

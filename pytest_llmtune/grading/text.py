@@ -14,6 +14,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
 from pytest_llmtune.grading.math.parse import parse
+from pytest_llmtune.grading.math.retracted import standing
 from pytest_llmtune.grading.numbers import ascii_numerals, find, is_denied, last_of, number_in
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.types import Answer, Row
@@ -218,7 +219,10 @@ class Numeric(BuiltIn):
         return tuple(self._answer(text, reference) for text in responses)
 
     def _reference(self, row: Row) -> Fraction:
-        text = str(reference_value(row, self.reference_column))
+        cell = reference_value(row, self.reference_column)
+        text = str(cell)
+        if self.decimal_comma and not isinstance(cell, str):
+            text = text.translate(_SWAPPED)  # 1.5 in a number, not in a text written with a comma
         stated = answer_in(text, ("boxed", "hash"))
         found = self._single(text if stated is None else stated)
         if found is None:
@@ -230,7 +234,7 @@ class Numeric(BuiltIn):
         return found
 
     def _answer(self, text: str, reference: Fraction) -> Answer:
-        value = self._stated(untagged(text))
+        value = self._stated(standing(untagged(text)))
         if value is None:
             return Answer(None, "", correct=False)
         allowed = max(Fraction(str(self.abs_tol)), Fraction(str(self.rel_tol)) * abs(reference))

@@ -191,3 +191,20 @@ def test_no_text_breaks_it(text: str) -> None:
     """Whatever a model says is a number or none."""
     number_in(text)
     last_of(text)
+
+
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        (1.234, "1,234", "1234"),
+        (1.5, "1,5", "15"),
+        (1234, "1.234", "1,234"),
+        ("1,234", "1,234", "1.234"),
+        (-0.5, "-0,5", "5"),
+    ],
+)
+def test_a_number_in_a_cell_has_no_decimal_comma(cell: object, right: str, wrong: str) -> None:
+    """Only texts are written with one."""
+    grader = shared({"numeric": {"decimal_comma": True}})
+    assert grader.grade([right], {"answer": cell}).metrics["success_vote"] == 1
+    assert grader.grade([wrong], {"answer": cell}).metrics["success_vote"] == 0

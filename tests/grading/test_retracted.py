@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pytest_llmtune import grade
@@ -87,3 +89,37 @@ def test_a_bound_is_not_the_number(text: str) -> None:
 )
 def test_other_marks_are_no_bounds(text: str) -> None:
     assert grade("numeric", [text], {"answer": "5"}).metrics["success_vote"] == 1
+
+
+DENIED = """
+The answer isn't 5. | It isn't 5 | The answer wasn't 5 | 5 is not the answer | 5 isn't the answer. | **5** is not correct | $5$ is wrong
+\\boxed{5} is wrong | \\boxed{5} is wrong. | $\\boxed{5}$ is incorrect. | The answer is 5, but that is incorrect | The answer is not \\boxed{5}
+The answer is 5. That is wrong. | The answer is 5. But that's not right. | \\boxed{5}. No, that is wrong. | The answer is 5, which is wrong.
+"""
+TAKEN_BACK = """
+\\boxed{4} is wrong. It is 5 | I first thought the answer is 4, but it is 5 | Initially, I thought the answer was 4, but it is 5
+I thought the answer was 4, but it is 5. | \\boxed{4}, but that is wrong. The answer is 5.
+\\boxed{5} rather than \\boxed{4} | \\boxed{5}, not \\boxed{4}
+The answer is 4. That is wrong. The answer is 5. | 4 is not the answer. The answer is 5. | The answer 4 is wrong. The answer is 5.
+The answer is 5. Note that 4 is not the answer. | The answer is 5. You might think 4, but that is wrong. | It is 5, it isn't 4
+The answer is 5. It is wrong to forget the carry. | The answer is 5, not 4. | The answer is 5. If you forget the carry, you get 4. That is wrong.
+I thought about it and the answer is 5. | First, I got 2. Then 2 + 3. The answer is 5. | The answer is 5. This is not wrong.
+Isn't it 4? No, that's wrong. It's 5.
+"""
+
+
+def listed(table: str) -> list[str]:
+    return [text.strip() for line in table.strip().splitlines() for text in line.split(" | ")]
+
+
+@pytest.mark.parametrize("grader", ["numeric", {"math": {"symbolic": False}}, "math"])
+@pytest.mark.parametrize("text", listed(DENIED))
+def test_a_value_that_is_denied_is_not_the_answer(grader: Any, text: str) -> None:
+    assert grade(grader, [text], {"answer": "5"}).metrics["success_vote"] == 0
+
+
+@pytest.mark.parametrize("grader", ["numeric", {"math": {"symbolic": False}}])
+@pytest.mark.parametrize("text", listed(TAKEN_BACK))
+def test_what_stands_after_a_denial_counts(grader: Any, text: str) -> None:
+    assert grade(grader, [text], {"answer": "4"}).metrics["success_vote"] == 0
+    assert grade(grader, [text], {"answer": "5"}).metrics["success_vote"] == 1

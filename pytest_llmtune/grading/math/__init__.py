@@ -10,8 +10,9 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, OtherExtras, reference_value
 from pytest_llmtune.grading.math.equality import Algebra, equal, is_installed, is_settled
-from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare
+from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare, untagged
 from pytest_llmtune.grading.math.parse import ParsedAnswer, clean, parse, word_answer
+from pytest_llmtune.grading.math.retracted import standing
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.types import Answer, Row
 
@@ -71,15 +72,18 @@ class Math(BuiltIn):
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self._reference(row)
-        return tuple(self._answer(answer_in(text, self.extract), reference) for text in responses)
+        return tuple(self._answer(self._found(text), reference) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         reference = self._reference(row)
-        found = (answer_in(text, self.extract) for text in responses)
+        found = map(self._found, responses)
         undecided = (answer and not any(_compared(reference, answer)) for answer in found)
         if self._waits(responses) or (self.symbolic and any(undecided)):
             return await off_thread(self.answers, responses, row)
         return self.answers(responses, row)
+
+    def _found(self, text: str) -> str | None:
+        return answer_in(standing(untagged(text)), self.extract)
 
     def _reference(self, row: Row) -> str:
         text = _NUMPY.sub(r"\\", str(reference_value(row, self.reference_column)).strip())

@@ -104,6 +104,7 @@ The answer is 4. That is wrong. The answer is 5. | 4 is not the answer. The answ
 The answer is 5. Note that 4 is not the answer. | The answer is 5. You might think 4, but that is wrong. | It is 5, it isn't 4
 The answer is 5. It is wrong to forget the carry. | The answer is 5, not 4. | The answer is 5. If you forget the carry, you get 4. That is wrong.
 I thought about it and the answer is 5. | First, I got 2. Then 2 + 3. The answer is 5. | The answer is 5. This is not wrong.
+The second got 4 and the first got 5 | In the game she first answered 4 and then 5
 Isn't it 4? No, that's wrong. It's 5.
 """
 

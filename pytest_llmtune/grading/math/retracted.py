@@ -31,7 +31,8 @@ _TAKEN_BACK = lazy_regex(rf"(?<!\w)(?:that|this|it|which){_IS_WRONG}[.!]?", re.I
 """The pronoun stands for the clause before it, in its sentence or in the one before."""
 _THOUGHT = lazy_regex(
     r"(?<!\w)(?:"
-    r"(?:(?:I|we)\s+)?(?:(?:at\s+)?first|initially|originally),?\s+(?:I\s+|we\s+)?(?:thought|said|guessed|assumed|believed|got|answered)\b"
+    r"(?:(?:I|we)\s+(?:at\s+)?(?:first|initially|originally)|(?:(?:at\s+)?first|initially|originally),?\s+(?:I|we))\s+"
+    r"(?:thought|said|guessed|assumed|believed|answered)\b"
     r"[^\n;?!]{0,300}?(?:\bbut\b|\bhowever\b|[,;](?=\s)|\.(?=\s|\Z)|$)"
     r"|(?:I|we)\s+(?:had\s+)?(?:thought|guessed|assumed|believed)\s+(?:that\s+)?(?:the\s+(?:\w+\s+)?(?:answer|result|solution)|it)\s+"
     r"(?:is|was|would\s+be|should\s+be)\b[^\n;?!]{0,300}?\b(?:but|however)\b)",

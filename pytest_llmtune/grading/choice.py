@@ -14,6 +14,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, boxed_in, boxes, hash_line, untagged
+from pytest_llmtune.grading.math.retracted import standing
 from pytest_llmtune.grading.phrases import phrases
 from pytest_llmtune.types import Answer, Row
 
@@ -35,6 +36,7 @@ _DENIED_AFTER = lazy_regex(
 )
 _QUESTION_MARK = lazy_regex(r"[\s)\]\"'*]*[?？]")
 _BETWEEN = r"(?:\s+(?!but\b|sondern\b|sino\b|mais\b)[^\s,;:.!?()\[\]。、，；]+){0,3}"
+_LAST_WORDS = 200  # characters at the end, with "actually, no"
 _WINDOW = 60  # characters before a mention that are searched for a denial
 _SENTENCES = lazy_regex(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _SENTENCE_END = lazy_regex(r"\n|(?<=\w\w)[.!?](?=\s|$)|[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。！？]")
@@ -104,6 +106,16 @@ _BECAUSE = lazy_regex(r"\b(?:because|since|as|if|that|why|when|whether)\s+$", re
 _WORD_NEXT = lazy_regex(r"\s+\w")
 _NOUN_NEXT = lazy_regex(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|with)\b)[a-z]")
 _UNSTATED = object()
+_NOT_CHOSEN = lazy_regex(
+    r"(?<!\w)(?:I|we)\s+(?:(?:really|strongly|highly|must|do|have\s+to)\s+){0,2}(?:doubt|(?:refuse|decline)\s+to\s+"
+    r"(?:choose|pick|select|answer|say|state|give|label|call))\b[^.;,\n]*"
+    r"|[\"']?\bnot[\"']?\s{0,3}:\s{0,3}(?:\"[^\"\n]*\"|'[^'\n]*'|\[[^\]\n]*\]|[^\s,}]+)"
+    r"|[\"'](?:excluded?|rejected|eliminated|ruled[_ ]out)[\"']\s{0,3}:\s{0,3}(?:\"[^\"\n]*\"|'[^'\n]*'|\[[^\]\n]*\])",
+    re.IGNORECASE,
+)
+"""``I doubt it is A``, ``I refuse to choose A``, ``{"not": "A"}``."""
+_PAUSE = r"\b[\s,:.!\u2026\u2014-]{1,5}"
+_WAIT = rf"(?:wait|actually|scratch\s+that|on\s+second\s+thoughts?){_PAUSE}(?:(?:no|wait|actually){_PAUSE}){{0,2}}"
 
 
 def folded(text: str) -> str:
@@ -159,6 +171,10 @@ class LabelWords:
             rf"|^[^\w\n]*(?P<item>{one}[).:]\s+\S[^\n]*)(?=\s*\Z)",
             re.MULTILINE,
         )
+        # the last words: "yes, but actually no"
+        self._instead = re.compile(
+            rf"(?:\A|[.!?,;:\n\u2014-]\s*|\bbut\s+)(?i:{_WAIT})[\W_]{{0,3}}(?:{one}|(?P<word>(?i:{long})))[\W_]{{0,6}}\Z"
+        )
         self._denied = re.compile(
             rf"(?:(?<!\w)(?:{own}{_DENIED_BEFORE}){_BETWEEN}\s+|(?:{_DENIED_BEFORE_UNSPACED})\s*)\W{{0,2}}$"
         )
@@ -176,6 +192,9 @@ class LabelWords:
         text = untagged(text)
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
+        if (last_words := self._instead.search(text[-_LAST_WORDS:])) and last_words["word"]:
+            return self.exactly(last_words["word"])
+        text = _NOT_CHOSEN.sub(" ", standing(text))
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
         announced = _announced(text, boxed)

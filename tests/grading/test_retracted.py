@@ -124,3 +124,42 @@ def test_a_value_that_is_denied_is_not_the_answer(grader: Any, text: str) -> Non
 def test_what_stands_after_a_denial_counts(grader: Any, text: str) -> None:
     assert grade(grader, [text], {"answer": "4"}).metrics["success_vote"] == 0
     assert grade(grader, [text], {"answer": "5"}).metrics["success_vote"] == 1
+
+
+YES_NO = ["yes", "no"]
+MOODS = ["positive", "negative"]
+ABCD = ["A", "B", "C", "D"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (YES_NO, "yes, but actually no", "no"),
+        (YES_NO, "Yes. Actually, no.", "no"),
+        (YES_NO, "No. Wait, actually yes", "yes"),
+        (YES_NO, "Yes, actually.", "yes"),
+        (YES_NO, "Actually, no.", "no"),
+        (MOODS, "positive, but actually negative", "negative"),
+        (MOODS, "I doubt it is positive", None),
+        (MOODS, '{"not": "positive"}', None),
+        (MOODS, "I refuse to choose positive.", None),
+        (ABCD, "\\boxed{B} rather than \\boxed{A}", "B"),
+        (ABCD, "\\boxed{A} is wrong. It is B", "B"),
+        (ABCD, "\\boxed{A} is wrong.", None),
+        (ABCD, "I doubt it is A", None),
+        (ABCD, "I doubt that the answer is A.", None),
+        (ABCD, "The answer is A. I doubt it is B.", "A"),
+        (ABCD, "There is no doubt that it is A.", "A"),
+        (ABCD, "I refuse to choose A", None),
+        (ABCD, "I refuse to choose A; it is B", "B"),
+        (ABCD, '{"not": "A"}', None),
+        (ABCD, '{"not": "A", "answer": "B"}', "B"),
+        (ABCD, '{"answer": "A"}', "A"),
+        (ABCD, "The answer is A, but that is incorrect", None),
+        (ABCD, "The answer is A. Actually, no.", None),
+    ],
+)
+def test_a_label_that_is_denied_is_not_stated(labels: list[str], text: str, label: str | None) -> None:
+    for one in labels:
+        right = grade({"choice": {"labels": labels}}, [text], {"answer": one}).metrics["success_vote"] == 1
+        assert right == (one == label)

@@ -9,7 +9,7 @@ from pytest_llmtune.grading.math.extract import boxed_in
 from pytest_llmtune.grading.phrases import phrases
 
 _HINT = lazy_regex(
-    r"wrong|incorrect|mistak|false|\bnot\b|n['’]t\b|cannot|rather than|instead of|never|\bfirst\b|initially|originally|thought",
+    r"wrong|incorrect|mistak|false|\bnot\b|n['’]t\b|cannot|rather than|instead of|never|\bfirst\b|initially|originally|thought|\bno\W*\Z",
     re.IGNORECASE,
 )
 _WRONG = r"(?:wrong|incorrect|false|mistaken|a\s+mistake|an\s+error)\b"
@@ -27,7 +27,10 @@ _VALUE = lazy_regex(
 _DENIED_BEFORE = lazy_regex(
     r"(?:\bnot|\w+n['’]t|\bnever|\brather\s+than|\binstead\s+of)(?:\s+be)?[\s$*_(\[\"']{1,5}\Z", re.IGNORECASE
 )
-_TAKEN_BACK = lazy_regex(rf"(?<!\w)(?:that|this|it|which){_IS_WRONG}[.!]?", re.IGNORECASE)
+_TAKEN_BACK = lazy_regex(
+    rf"(?<!\w)(?:(?:that|this|it|which){_IS_WRONG}[.!]?|(?:actually|wait)\b[,.]?\s{{1,3}}no\b[.!\s]{{0,3}}\Z)",
+    re.IGNORECASE,
+)
 """The pronoun stands for the clause before it, in its sentence or in the one before."""
 _THOUGHT = lazy_regex(
     r"(?<!\w)(?:"

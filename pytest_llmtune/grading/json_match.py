@@ -16,6 +16,7 @@ from pytest_llmtune._util.text import shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_names, reference_value
 from pytest_llmtune.grading.math.extract import untagged
+from pytest_llmtune.grading.math.retracted import DENIED_AFTER, IS_WRONG
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.types import Answer, Row
 
@@ -51,14 +52,19 @@ def read_last(text: str, like: type | None = None) -> Any:
     if value is not NOTHING:
         return value
     found: list[Any] = []
+    end = 0
     for fence in _FENCE.finditer(text):
         value = read(_QUOTED.sub("", fence["body"]))
         if fence["cut"] is not None and value is NOTHING and fence["body"].lstrip()[:1] in ("{", "["):
             return NOTHING  # cut off
         if value is not NOTHING or fence["tag"]:
-            found.append(value)
-    if found:
-        return found[-1]
+            end = text.find("\n", fence.end())
+            end = len(text) if end < 0 else end
+            if not _is_denied(text, fence.start(), fence.end()):
+                found.append(value)
+    if end:
+        corrected = _corrected(text[end:], type(found[-1]) if found else like)
+        return corrected if corrected is not None else (found[-1] if found else NOTHING)
     found = list(_embedded(text))
     if not found or found[-1] is NOTHING:
         return NOTHING
@@ -86,7 +92,28 @@ def _embedded(text: str) -> Iterator[Any]:
                     return
             position = end + 1 if end >= 0 else match.start() + 1
         else:
-            yield value
+            if not _is_denied(text, match.start(), position):
+                yield value
+
+
+def _is_denied(text: str, start: int, end: int) -> bool:
+    """Whether the text says that the document between the positions is not the answer."""
+    return (
+        _DENIED_BEFORE.search(text[max(0, start - 40) : start]) is not None
+        or DENIED_AFTER.match(text, end) is not None
+        or _TAKEN_BACK.match(text, end) is not None
+    )
+
+
+def _corrected(tail: str, kind: type | None) -> Any:
+    """The document that takes the place of the fenced one before: "Correction: {}"; None if there is none."""
+    match = _CORRECTION.search(tail)
+    if match is None:
+        return None
+    found = list(_embedded(tail[match.end() :]))
+    if found and found[-1] is NOTHING:
+        return NOTHING
+    return next((value for value in reversed(found) if kind is None or isinstance(value, kind)), None)
 
 
 def _closing(text: str, start: int) -> int:
@@ -111,6 +138,17 @@ def read(text: str) -> Any:
         return NOTHING
 
 
+_DENIED_BEFORE = lazy_regex(
+    r"(?:\bnot|n['\u2019]t|\bnever|\brather\s+than|\binstead\s+of)\s{0,3}:?[\s`*(]{0,5}\Z", re.IGNORECASE
+)
+_TAKEN_BACK = lazy_regex(
+    rf"[\s`*.,;!)]{{0,6}}(?:[^\W\d_]{{1,10}}[\s,.]{{1,3}}){{0,3}}(?:that|this|it|which){IS_WRONG}", re.IGNORECASE
+)
+_CORRECTION = lazy_regex(
+    r"\b(?:correction|corrected|actually|wait|sorry|oops|scratch\s+that|I\s+meant?|should\s+(?:be|have\s+been))\b"
+    r"[^{\[\n]{0,60}\n?[ \t`]{0,5}(?=[{\[])",
+    re.IGNORECASE,
+)
 _DECODER = strict_decoder()
 _OPENING = lazy_regex(r"[{\[]")
 _BEGUN = lazy_regex(r'\{\s*(?:"|\Z)|\[\s*(?:[{\["]|\Z)')
@@ -248,15 +286,18 @@ def check_schema(schema: object) -> None:
     if not isinstance(schema, Mapping):
         raise SuiteError(f"schema={schema!r:.60}; expected a mapping, the JSON schema itself")
     from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
+    from jsonschema.validators import Draft201909Validator, Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012, specification_with
 
     try:
-        validator_for(schema).check_schema(schema)
+        validator = validator_for(schema, default=Draft202012Validator)
+        validator.check_schema(schema)
+        # others ignore these words, and so accept anything
+        known = {Draft201909Validator: "$recursiveRef", Draft202012Validator: "$dynamicRef"}.get(validator, "")
         resource = specification_with(str(schema.get("$schema")), DRAFT202012).create_resource(schema)
-        _check_references(resource, REGISTRY.resolver_with_root(resource))
+        _check_references(resource, REGISTRY.resolver_with_root(resource), known)
     except Unresolvable as error:
         raise SuiteError(
             f"the schema refers to {error.ref!r:.120}, which is not in it, and nothing is fetched"
@@ -267,9 +308,16 @@ def check_schema(schema: object) -> None:
         raise SuiteError("the schema is nested too deeply, or a pattern in it") from None
 
 
-def _check_references(resource: Any, resolver: Any) -> None:
-    reference = resource.contents.get("$ref") if isinstance(resource.contents, Mapping) else None
-    if isinstance(reference, str):
-        resolver.lookup(reference)
+def _check_references(resource: Any, resolver: Any, known: str) -> None:
+    """``known`` is which of ``$recursiveRef`` and ``$dynamicRef`` the schema's draft has."""
+    contents = resource.contents if isinstance(resource.contents, Mapping) else {}
+    for word in ("$recursiveRef", "$dynamicRef"):
+        if word in contents and word != known:
+            raise SuiteError(f"the schema has {word!r}, which its draft does not know: use '$ref', or set '$schema'")
+    if contents.get("$recursiveRef", "#") != "#":
+        raise SuiteError(f"the schema's '$recursiveRef' is {contents['$recursiveRef']!r:.60}; it can only be '#'")
+    for word in ("$ref", "$dynamicRef"):
+        if isinstance(contents.get(word), str):
+            resolver.lookup(contents[word])
     for inner in resource.subresources():
-        _check_references(inner, resolver.in_subresource(inner))
+        _check_references(inner, resolver.in_subresource(inner), known)

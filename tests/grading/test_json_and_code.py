@@ -140,3 +140,74 @@ def test_references_within_a_schema(schema: dict[str, Any]) -> None:
     """By pointer, by identifier, of an older draft."""
     answers = resolve({"json": {"schema": schema}}).answers(['{"a": "x"}', '{"a": 1}'], {})
     assert [answer.correct for answer in answers] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ('Not {"a": 1}', None),
+        ('It is not `{"a": 1}`', None),
+        ('{"a": 1} is wrong', None),
+        ('{"a": 1}. That is wrong.', None),
+        ('{"a": 1}, but that is incorrect', None),
+        ('```json\n{"a": 1}\n```\nThat is wrong.', None),
+        ('{"a": 2} is wrong. It is {"a": 1}', "1"),
+        ('{"a": 1}, not {"a": 2}', "1"),
+        ('{"a": 1} is right', "1"),
+        ('{"a": 1}. It is not wrong.', "1"),
+        ('```json\n{"a": 2}\n```\nCorrection: {"a": 1}', "1"),
+        ('```json\n{"a": 2}\n```\nSorry, I meant\n{"a": 1}', "1"),
+        ('```json\n{"a": 2}\n```\nActually, it should be `{"a": 1}`.', "1"),
+        ('```json\n{"a": 2}\n```\nCorrection: {"a": 1', None),
+        ('```json\n{"a": 1}\n```\nAn empty list would be {"a": 2}.', "1"),
+        ('```json\n{"a": 1}\n```\nActually, see [1].', "1"),
+    ],
+)
+def test_a_document_that_is_denied_is_no_answer(response: str, expected: str | None) -> None:
+    """And a correction after a fenced one is the answer."""
+    [one] = resolve("json").answers([response], {"answer": '{"a": 1}'})
+    assert (one.correct, one.key) == (expected is not None, expected and '{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("date", "2024-02-29", "2023-02-29"),
+        ("email", "a@b.org", "nobody"),
+        ("ipv4", "127.0.0.1", "127.0.0.256"),
+        ("ipv6", "::1", ":::1"),
+        ("uuid", "2eb8aa08-aa98-11ea-b4aa-73b441d16380", "2eb8aa08"),
+        ("regex", "a*", "*a"),
+    ],
+)
+def test_formats_are_checked(name: str, right: str, wrong: str) -> None:
+    """Those that need no further package."""
+    schema = {"type": "string", "format": name}
+    answers = resolve({"json": {"schema": schema}}).answers([f'"{right}"', f'"{wrong}"'], {})
+    assert [answer.correct for answer in answers] == [True, False]
+
+
+DRAFT_2019 = "https://json-schema.org/draft/2019-09/schema"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$recursiveRef": "#"}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {"$recursiveRef": "#"}}},
+        {"$schema": DRAFT_2019, "properties": {"a": {"$dynamicRef": "#"}}},
+        {"$schema": DRAFT_2019, "$recursiveRef": "#/$defs/n", "$defs": {"n": NAME}},
+        {"$dynamicRef": "#nowhere"},
+    ],
+)
+def test_references_that_the_draft_would_ignore(schema: dict[str, Any]) -> None:
+    """They would let anything pass."""
+    with pytest.raises(SuiteError, match="the schema"):
+        resolve({"json": {"schema": schema}})
+
+
+def test_a_recursive_reference_is_followed() -> None:
+    """In the draft that has it."""
+    schema = {"$schema": DRAFT_2019, "required": ["x"], "properties": {"a": {"$recursiveRef": "#"}}}
+    answers = resolve({"json": {"schema": schema}}).answers(['{"x": 1, "a": {"x": 1}}', '{"x": 1, "a": {}}'], {})
+    assert [answer.correct for answer in answers] == [True, False]

@@ -14,21 +14,21 @@ _HINT = lazy_regex(
 )
 _WRONG = r"(?:wrong|incorrect|false|mistaken|a\s+mistake|an\s+error)\b"
 _RIGHT = r"(?:the\s+)?(?:(?:right|correct|final|true|actual)\s+)?(?:answer|solution|result|correct|right|true|it)\b"
-_IS_WRONG = (
+IS_WRONG = (
     r"(?:(?:['’]s|\s{0,3}(?:is|was)|\s{1,3}(?:would\s{1,3}be|seems|looks))\s{1,3}(?:(?:clearly|simply|just|also|obviously|definitely|actually)\s{1,3})?"
     rf"(?:not\s{{1,3}}{_RIGHT}|{_WRONG})|\s{{0,3}}(?:(?:is|was|does)n['’]t|cannot\s{{1,3}}be|can['’]t\s{{1,3}}be)\s{{1,3}}{_RIGHT})"
     r"(?!\s{1,3}(?:to|that|if|for|when|unless|only|until|yet)\b|\s{0,3}[?？])"
 )
-_DENIED_AFTER = lazy_regex(rf"[\s$*_)\]\"'\\]{{0,6}}{_IS_WRONG}[.!]?", re.IGNORECASE)
+DENIED_AFTER = lazy_regex(rf"[\s$*_)\]\"'\\]{{0,6}}{IS_WRONG}[.!]?", re.IGNORECASE)
 _VALUE = lazy_regex(
-    rf"(?:(?<![\w.,$\\])[-+\u2212]?[$€£¥]?\d[\d.,/]*+(?<![.,])%?|(?<!\$)\$[^$\n]{{1,80}}\$){_DENIED_AFTER.pattern}",
+    rf"(?:(?<![\w.,$\\])[-+\u2212]?[$€£¥]?\d[\d.,/]*+(?<![.,])%?|(?<!\$)\$[^$\n]{{1,80}}\$){DENIED_AFTER.pattern}",
     re.IGNORECASE,
 )
 _DENIED_BEFORE = lazy_regex(
     r"(?:\bnot|\w+n['’]t|\bnever|\brather\s+than|\binstead\s+of)(?:\s+be)?[\s$*_(\[\"']{1,5}\Z", re.IGNORECASE
 )
 _TAKEN_BACK = lazy_regex(
-    rf"(?<!\w)(?:(?:that|this|it|which){_IS_WRONG}[.!]?|(?:actually|wait)\b[,.]?\s{{1,3}}no\b[.!\s]{{0,3}}\Z)",
+    rf"(?<!\w)(?:(?:that|this|it|which){IS_WRONG}[.!]?|(?:actually|wait)\b[,.]?\s{{1,3}}no\b[.!\s]{{0,3}}\Z)",
     re.IGNORECASE,
 )
 """The pronoun stands for the clause before it, in its sentence or in the one before."""
@@ -65,7 +65,7 @@ def standing(text: str) -> str:
 def _without_denied_boxes(text: str) -> str:
     for start, _, end in reversed(boxed_in(text)):
         before = _DENIED_BEFORE.search(text[max(0, start - 40) : start])
-        after = _DENIED_AFTER.match(text, end)
+        after = DENIED_AFTER.match(text, end)
         if before is not None or after is not None:
             kept = text[: start - len(before[0]) if before else start]
             text = f"{kept} {text[after.end() if after else end :]}"

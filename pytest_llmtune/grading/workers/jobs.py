@@ -60,13 +60,19 @@ def validate(request: dict[str, Any]) -> dict[str, Any]:
     return {"error": None if error is None else f"{error.json_path}: {error.message}"[:_LONGEST_FAULT]}
 
 
+FORMATS = ("date", "email", "ipv4", "ipv6", "regex", "uuid")
+"""Those of JSON Schema that jsonschema checks by itself. Others need packages, and must not depend on what is installed."""
+
+
 @lru_cache(maxsize=100)
 def _validator(schema: str) -> Any:
+    from jsonschema import FormatChecker
     from jsonschema.validators import Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY
 
     loaded = json.loads(schema)  # a registry of one's own fetches nothing
-    return validator_for(loaded, default=Draft202012Validator)(loaded, registry=REGISTRY)
+    kind = validator_for(loaded, default=Draft202012Validator)
+    return kind(loaded, registry=REGISTRY, format_checker=FormatChecker(FORMATS))
 
 
 def compare(request: dict[str, str]) -> dict[str, Any]:

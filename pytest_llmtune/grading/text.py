@@ -80,6 +80,11 @@ class Exact(Folding):
         return Answer(key or None, text.strip(), correct=False)
 
 
+_PLAIN_NUMBER = lazy_regex(r"[-+\u2212]?\d+(?:[.,]\d+)*")
+_NO_NUMBER_BEFORE = r"(?<!\w)(?<!\d[.,])(?<!(?<!\w)\.)(?<!(?<!\w)[-\u2212\u2013])"
+"""Not behind 1 or 1. or . or a sign; GPT-5 and 3-5 have the number 5."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contains(Folding):
     """Correct if the response contains the reference, or any (or all) of a list of references."""
@@ -96,15 +101,23 @@ class Contains(Folding):
             raise SuiteError(f"match={self.match!r}; valid: any, all")
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        tests = [self._test(text) for text in self._expected(row)]
+        raw = (self._composed(str(item)).strip() for item in reference_values(row, self.reference_column))
+        tests = [self._test(text, plain) for text, plain in zip(self._expected(row), raw, strict=True)]
         combine: Callable[[list[bool]], bool] = all if self.match == "all" else any
         found = ((self.fold(text), text.strip()) for text in responses)
-        return tuple(Answer(key or None, text, combine([test(key) for test in tests])) for key, text in found)
+        return tuple(Answer(key or None, text, combine([test(key, text) for test in tests])) for key, text in found)
 
-    def _test(self, expected: str) -> Callable[[str], bool]:
+    def _test(self, expected: str, raw: str) -> Callable[[str, str], bool]:
         if not self.whole_words:
-            return lambda text: expected in text
-        return re.compile(rf"(?<!\w){re.escape(expected)}(?!\w)").search  # type: ignore[return-value]
+            return lambda text, _: expected in text
+        if _PLAIN_NUMBER.fullmatch(raw):  # with all punctuation: 5 is not in -5, 5.3 or 1,5
+            number = re.compile(rf"{_NO_NUMBER_BEFORE}{re.escape(raw)}(?!\w|[.,]\d)")
+            return lambda _, text: number.search(self._composed(text)) is not None
+        word = re.compile(rf"(?<!\w){re.escape(expected)}(?!\w)")
+        return lambda text, _: word.search(text) is not None
+
+    def _composed(self, text: str) -> str:
+        return unicodedata.normalize(self.form, text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,31 @@ def listener() -> Iterator[tuple[int, str, list[object]]]:
             thread.join()
 
 
+@pytest.mark.parametrize("entry_point", ["", "add"])
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "assert True",
+        "assert 1 == 1",
+        "assert 'add'",
+        "if False: assert add(1, 2) == 3",
+        "if 0:\n    raise ValueError",
+        "while False: add()",
+    ],
+)
+def test_tests_that_cannot_fail_are_refused(tests: str, entry_point: str) -> None:
+    grader = resolve({"python": {"allow_code_execution": True}})
+    for text in (tests, "def check(add):\n    " + tests.replace("\n", "\n    ")):
+        with pytest.raises(SuiteError, match="assert nothing"):
+            grader.reference({"tests": text, "entry_point": entry_point})
+    for text in (
+        f"{tests}\nassert add(1, 2) == 3",
+        "if True: assert add(1, 2) == 3",
+        "if False: pass\nelse: assert add(1, 2) == 3",
+    ):
+        assert grader.reference({"tests": text, "entry_point": entry_point}) == text
+
+
 @pytest.mark.parametrize(
     "tests",
     ["def check(f):\n    assert f(1) == 1", "def test_it():\n    assert add(1, 2) == 3", "check = lambda: add(1, 2) == 3",

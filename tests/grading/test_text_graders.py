@@ -154,3 +154,24 @@ def test_fingerprints_tell_options_apart() -> None:
     ]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize(
+    ("reference", "inside", "beside"),
+    [
+        ("5", ["-5", "It is \u22125.", "5.3", "1,5", "1.5", ".5", "5,3", "15", "5e3", "1,5,3"],
+         ["5", "5.", "(5)", "$5", "5, 6", "6,\n5", "5%", "3-5", "GPT-5", "+5", "5-6", "**5**"]),
+        (5, ["-5", "5.0"], ["It is 5."]),
+        ("-5", ["5", "-5.5"], ["-5", "(-5)"]),
+        ("1.5", ["11.5", "1.55", "1.5.2", "-1.5"], ["1.5", "1.5.", "It is 1.5, or so"]),
+        ("1,234", ["1,234,567", "-1,234", "21,234"], ["1,234.", "$1,234"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("options", [{}, {"ignore_punctuation": True}, {"form": "NFKC", "ignore_case": True}])
+def test_no_number_is_found_inside_another(
+    reference: object, inside: list[str], beside: list[str], options: dict[str, Any]
+) -> None:
+    """A sign and a decimal mark are parts of a number."""
+    grader = resolve({"contains": options})
+    assert [text for text in inside if grader.answers([text], {"answer": reference})[0].correct] == []
+    assert [text for text in beside if not grader.answers([text], {"answer": reference})[0].correct] == []

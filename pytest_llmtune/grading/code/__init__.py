@@ -25,7 +25,7 @@ from pytest_llmtune.grading.workers import PATIENCE, clean_environment, close_pi
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["PythonCode"]
 
@@ -99,10 +99,7 @@ class PythonCode(BuiltIn):
         except (SyntaxError, ValueError) as error:
             raise SuiteError(f"the tests are not Python: {error}") from None
         called = bool(row.get("entry_point"))  # check(), by the runner
-        if not any(
-            isinstance(node, (ast.Assert, ast.Raise, ast.Call))
-            for node in (ast.walk(tree) if called else _executed(tree))
-        ):
+        if not any(map(_may_fail, _executed(tree, functions=called))):
             raise SuiteError("the tests assert nothing")
         return text
 
@@ -201,12 +198,23 @@ class _Process:
                     self._process.kill()
 
 
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when the module does: not the bodies of functions, which may never be called."""
-    for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+def _executed(tree: ast.AST, *, functions: bool) -> Iterator[ast.AST]:
+    """The nodes that may run: not those under ``if False``, nor, without ``functions``, in functions that nobody may call."""
+    children: Iterable[ast.AST] = ast.iter_child_nodes(tree)
+    if isinstance(tree, (ast.If, ast.While)) and isinstance(tree.test, ast.Constant):
+        children = tree.body if tree.test.value else tree.orelse
+    for node in children:
+        if functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             yield node
-            yield from _executed(node)
+            yield from _executed(node, functions=functions)
+
+
+def _may_fail(node: ast.AST) -> bool:
+    """Whether a statement can tell right from wrong: ``assert True`` and ``assert 1 == 1`` cannot."""
+    if isinstance(node, ast.Assert):
+        always = isinstance(node.test, ast.Constant) and not node.test.value
+        return always or any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node.test))
+    return isinstance(node, (ast.Raise, ast.Call))
 
 
 def _answer(outcome: str) -> Answer:

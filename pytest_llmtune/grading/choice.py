@@ -14,7 +14,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, boxed_in, boxes, hash_line, untagged
-from pytest_llmtune.grading.math.retracted import standing
+from pytest_llmtune.grading.math.retracted import standing, without_denied_boxes
 from pytest_llmtune.grading.phrases import phrases
 from pytest_llmtune.types import Answer, Row
 
@@ -108,7 +108,7 @@ _NOUN_NEXT = lazy_regex(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|
 _UNSTATED = object()
 _NOT_CHOSEN = lazy_regex(
     r"(?<!\w)(?:I|we)\s+(?:(?:really|strongly|highly|must|do|have\s+to)\s+){0,2}(?:doubt|(?:refuse|decline)\s+to\s+"
-    r"(?:choose|pick|select|answer|say|state|give|label|call))\b[^.;,\n]*"
+    r"(?:choose|pick|select|answer|say|state|give|label|call))\b[^.;,:\n]*"
     r"|[\"']?\bnot[\"']?\s{0,3}:\s{0,3}(?:\"[^\"\n]*\"|'[^'\n]*'|\[[^\]\n]*\]|[^\s,}]+)"
     r"|[\"'](?:excluded?|rejected|eliminated|ruled[_ ]out)[\"']\s{0,3}:\s{0,3}(?:\"[^\"\n]*\"|'[^'\n]*'|\[[^\]\n]*\])",
     re.IGNORECASE,
@@ -143,6 +143,7 @@ class LabelWords:
     def __init__(self, words: Mapping[str, Sequence[str]], negations: Iterable[str] = ()) -> None:
         self.owner = {folded(word): label for label, listed in words.items() for word in listed}
         ordered = sorted(self.owner, key=len, reverse=True)  # "very good" before "good"
+        self._are_letters = all(map(_is_short, self.owner))
         letters = "".join(re.escape(word + word.upper()) for word in ordered if _is_short(word))
         one = rf"[{letters}](?![A-Za-z0-9_]|[.,]\d|['’]\w)" if letters else r"(?!)"
         long = "|".join(re.escape(word) for word in ordered if not _is_short(word)) or r"(?!)"
@@ -194,7 +195,8 @@ class LabelWords:
             text = unicodedata.normalize("NFKC", text)
         if (last_words := self._instead.search(text[-_LAST_WORDS:])) and last_words["word"]:
             return self.exactly(last_words["word"])
-        text = _NOT_CHOSEN.sub(" ", standing(text))
+        # "The answer is no, that is wrong" takes nothing back, but where the labels are letters
+        text = _NOT_CHOSEN.sub(" ", standing(text) if self._are_letters else without_denied_boxes(text))
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
         announced = _announced(text, boxed)

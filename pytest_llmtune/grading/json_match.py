@@ -142,7 +142,9 @@ _DENIED_BEFORE = lazy_regex(
     r"(?:\bnot|n['\u2019]t|\bnever|\brather\s+than|\binstead\s+of)\s{0,3}:?[\s`*(]{0,5}\Z", re.IGNORECASE
 )
 _TAKEN_BACK = lazy_regex(
-    rf"[\s`*.,;!)]{{0,6}}(?:[^\W\d_]{{1,10}}[\s,.]{{1,3}}){{0,3}}(?:that|this|it|which){IS_WRONG}", re.IGNORECASE
+    r"[\s`*.,;!)]{0,6}(?:(?:but|and|no|wait|however|actually|sorry|oops|although|though)[\s,.]{1,3}){0,3}"
+    rf"(?:that|this|it|which){IS_WRONG}",
+    re.IGNORECASE,
 )
 _CORRECTION = lazy_regex(
     r"\b(?:correction|corrected|actually|wait|sorry|oops|scratch\s+that|I\s+meant?|should\s+(?:be|have\s+been))\b"

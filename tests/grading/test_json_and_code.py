@@ -154,6 +154,7 @@ def test_references_within_a_schema(schema: dict[str, Any]) -> None:
         ('{"a": 2} is wrong. It is {"a": 1}', "1"),
         ('{"a": 1}, not {"a": 2}', "1"),
         ('{"a": 1} is right', "1"),
+        ('{"a": 1}\nIf this is wrong, tell me.', "1"),
         ('{"a": 1}. It is not wrong.', "1"),
         ('```json\n{"a": 2}\n```\nCorrection: {"a": 1}', "1"),
         ('```json\n{"a": 2}\n```\nSorry, I meant\n{"a": 1}', "1"),

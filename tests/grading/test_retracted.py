@@ -104,6 +104,8 @@ The answer is 4. That is wrong. The answer is 5. | 4 is not the answer. The answ
 The answer is 5. Note that 4 is not the answer. | The answer is 5. You might think 4, but that is wrong. | It is 5, it isn't 4
 The answer is 5. It is wrong to forget the carry. | The answer is 5, not 4. | The answer is 5. If you forget the carry, you get 4. That is wrong.
 I thought about it and the answer is 5. | First, I got 2. Then 2 + 3. The answer is 5. | The answer is 5. This is not wrong.
+The answer is 5, which is not the answer most people give. | \\boxed{5}. If you think this is wrong, tell me.
+The answer is 5. If this is wrong, let me know | \\boxed{5}. Correct me if it is wrong. | The answer is 5 (I first thought it was 4).
 The second got 4 and the first got 5 | In the game she first answered 4 and then 5
 Isn't it 4? No, that's wrong. It's 5.
 """
@@ -140,6 +142,11 @@ ABCD = ["A", "B", "C", "D"]
         (YES_NO, "Yes, actually.", "yes"),
         (YES_NO, "Actually, no.", "no"),
         (MOODS, "positive, but actually negative", "negative"),
+        (YES_NO, "No. It is wrong.", "no"),
+        (["true", "false"], "That is false.", "false"),
+        (["correct", "incorrect"], "It says 5, which is incorrect.", "incorrect"),
+        (["right", "wrong"], "The answer: this is wrong", "wrong"),
+        (MOODS, "I doubt anybody would like this: negative", "negative"),
         (MOODS, "I doubt it is positive", None),
         (MOODS, '{"not": "positive"}', None),
         (MOODS, "I refuse to choose positive.", None),

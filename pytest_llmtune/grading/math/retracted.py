@@ -17,7 +17,7 @@ _RIGHT = r"(?:the\s+)?(?:(?:right|correct|final|true|actual)\s+)?(?:answer|solut
 IS_WRONG = (
     r"(?:(?:['’]s|\s{0,3}(?:is|was)|\s{1,3}(?:would\s{1,3}be|seems|looks))\s{1,3}(?:(?:clearly|simply|just|also|obviously|definitely|actually)\s{1,3})?"
     rf"(?:not\s{{1,3}}{_RIGHT}|{_WRONG})|\s{{0,3}}(?:(?:is|was|does)n['’]t|cannot\s{{1,3}}be|can['’]t\s{{1,3}}be)\s{{1,3}}{_RIGHT})"
-    r"(?!\s{1,3}(?:to|that|if|for|when|unless|only|until|yet)\b|\s{0,3}[?？])"
+    r"(?!\s{1,3}(?:to|that|if|for|when|unless|only|until|yet|of|most|many|some|people|you|we|one)\b|\s{0,3}[?？])"
 )
 DENIED_AFTER = lazy_regex(rf"[\s$*_)\]\"'\\]{{0,6}}{IS_WRONG}[.!]?", re.IGNORECASE)
 _VALUE = lazy_regex(
@@ -27,13 +27,18 @@ _VALUE = lazy_regex(
 _DENIED_BEFORE = lazy_regex(
     r"(?:\bnot|\w+n['’]t|\bnever|\brather\s+than|\binstead\s+of)(?:\s+be)?[\s$*_(\[\"']{1,5}\Z", re.IGNORECASE
 )
+_NO_CONDITION = "".join(
+    rf"(?<!\b{word}\s)"
+    for word in ("if", "whether", "unless", "case", "think", "that", "because", "why", "when", "where")
+)
+"""If this is wrong, tell me."""
 _TAKEN_BACK = lazy_regex(
-    rf"(?<!\w)(?:(?:that|this|it|which){IS_WRONG}[.!]?|(?:actually|wait)\b[,.]?\s{{1,3}}no\b[.!\s]{{0,3}}\Z)",
+    rf"(?<!\w){_NO_CONDITION}(?:(?:that|this|it|which){IS_WRONG}[.!]?|(?:actually|wait)\b[,.]?\s{{1,3}}no\b[.!\s]{{0,3}}\Z)",
     re.IGNORECASE,
 )
 """The pronoun stands for the clause before it, in its sentence or in the one before."""
 _THOUGHT = lazy_regex(
-    r"(?<!\w)(?:"
+    r"\((?:(?:I|we)\s+)?(?:at\s+)?(?:first|initially|originally)[,\s]\s*(?:(?:I|we)\s+)?thought\b[^()\n]{0,300}\)|(?<!\w)(?:"
     r"(?:(?:I|we)\s+(?:at\s+)?(?:first|initially|originally)|(?:(?:at\s+)?first|initially|originally),?\s+(?:I|we))\s+"
     r"(?:thought|said|guessed|assumed|believed|answered)\b"
     r"[^\n;?!]{0,300}?(?:\bbut\b|\bhowever\b|[,;](?=\s)|\.(?=\s|\Z)|$)"
@@ -50,7 +55,7 @@ def standing(text: str) -> str:
     """The text without the values, boxes and statements that it denies or takes back."""
     if _HINT.search(text) is None:
         return text
-    text = _VALUE.sub(" ", _without_denied_boxes(text))
+    text = _VALUE.sub(" ", without_denied_boxes(text))
     text = _THOUGHT.sub(" ", text)
     position = 0
     while (match := _TAKEN_BACK.search(text, position)) is not None:
@@ -62,7 +67,8 @@ def standing(text: str) -> str:
     return text
 
 
-def _without_denied_boxes(text: str) -> str:
+def without_denied_boxes(text: str) -> str:
+    r"""The text without ``\boxed{4}`` in "not \boxed{4}" and "\boxed{4} is wrong"."""
     for start, _, end in reversed(boxed_in(text)):
         before = _DENIED_BEFORE.search(text[max(0, start - 40) : start])
         after = DENIED_AFTER.match(text, end)

@@ -114,6 +114,8 @@ _NOT_CHOSEN = lazy_regex(
     re.IGNORECASE,
 )
 """``I doubt it is A``, ``I refuse to choose A``, ``{"not": "A"}``."""
+_REFUSALS = ("doubt", "refuse", "decline", "not", "exclude", "reject", "eliminate", "ruled")
+_AFTERTHOUGHTS = ("wait", "actually", "scratch", "second thought")
 _PAUSE = r"\b[\s,:.!\u2026\u2014-]{1,5}"
 _WAIT = rf"(?:wait|actually|scratch\s+that|on\s+second\s+thoughts?){_PAUSE}(?:(?:no|wait|actually){_PAUSE}){{0,2}}"
 
@@ -193,10 +195,15 @@ class LabelWords:
         text = untagged(text)
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
-        if (last_words := self._instead.search(text[-_LAST_WORDS:])) and last_words["word"]:
-            return self.exactly(last_words["word"])
+        lower = text.lower()  # most answers have none of these words, which are found faster than a pattern
+        if any(word in lower for word in _AFTERTHOUGHTS):
+            last_words = self._instead.search(text[-_LAST_WORDS:])
+            if last_words and last_words["word"]:
+                return self.exactly(last_words["word"])
         # "The answer is no, that is wrong" takes nothing back, but where the labels are letters
-        text = _NOT_CHOSEN.sub(" ", standing(text) if self._are_letters else without_denied_boxes(text))
+        text = standing(text) if self._are_letters else without_denied_boxes(text)
+        if any(word in lower for word in _REFUSALS):
+            text = _NOT_CHOSEN.sub(" ", text)
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
         announced = _announced(text, boxed)

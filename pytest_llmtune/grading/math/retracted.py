@@ -8,10 +8,11 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.math.extract import boxed_in
 from pytest_llmtune.grading.phrases import phrases
 
-_HINT = lazy_regex(
-    r"wrong|incorrect|mistak|false|\bnot\b|n['’]t\b|cannot|rather than|instead of|never|\bfirst\b|initially|originally|thought|\bno\W*\Z",
-    re.IGNORECASE,
-)
+_HINTS = (
+    "wrong", "incorrect", "mistak", "false", "error", "not", "n't", "n’t", "rather than", "instead of", "never",
+    "first", "initially", "originally", "thought", "guessed", "assumed", "believed", "actually", "wait",
+)  # fmt: skip
+"""Most answers have none of these words, which are found faster than a pattern."""
 _WRONG = r"(?:wrong|incorrect|false|mistaken|a\s+mistake|an\s+error)\b"
 _RIGHT = r"(?:the\s+)?(?:(?:right|correct|final|true|actual)\s+)?(?:answer|solution|result|correct|right|true|it)\b"
 IS_WRONG = (
@@ -53,7 +54,8 @@ _SENTENCE = lazy_regex(r"[.!?](?=\s)|[\n;。！？]")
 
 def standing(text: str) -> str:
     """The text without the values, boxes and statements that it denies or takes back."""
-    if _HINT.search(text) is None:
+    lower = text.lower()
+    if not any(hint in lower for hint in _HINTS):
         return text
     text = _VALUE.sub(" ", without_denied_boxes(text))
     text = _THOUGHT.sub(" ", text)

@@ -196,13 +196,13 @@ class LabelWords:
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
         lower = text.lower()  # most answers have none of these words, which are found faster than a pattern
-        if any(word in lower for word in _AFTERTHOUGHTS):
+        if any(map(lower.__contains__, _AFTERTHOUGHTS)):
             last_words = self._instead.search(text[-_LAST_WORDS:])
             if last_words and last_words["word"]:
                 return self.exactly(last_words["word"])
         # "The answer is no, that is wrong" takes nothing back, but where the labels are letters
         text = standing(text) if self._are_letters else without_denied_boxes(text)
-        if any(word in lower for word in _REFUSALS):
+        if any(map(lower.__contains__, _REFUSALS)):
             text = _NOT_CHOSEN.sub(" ", text)
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off

@@ -72,18 +72,15 @@ class Math(BuiltIn):
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self._reference(row)
-        return tuple(self._answer(self._found(text), reference) for text in responses)
+        return tuple(self._answer(_found(text, self.extract), reference) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         reference = self._reference(row)
-        found = map(self._found, responses)
+        found = (_found(text, self.extract) for text in responses)
         undecided = (answer and not any(_compared(reference, answer)) for answer in found)
         if self._waits(responses) or (self.symbolic and any(undecided)):
             return await off_thread(self.answers, responses, row)
         return self.answers(responses, row)
-
-    def _found(self, text: str) -> str | None:
-        return answer_in(standing(untagged(text)), self.extract)
 
     def _reference(self, row: Row) -> str:
         text = _NUMPY.sub(r"\\", str(reference_value(row, self.reference_column)).strip())
@@ -106,6 +103,11 @@ class Math(BuiltIn):
             return Answer(_key(reference), form.text, correct=True)
         # never the reference's key: y = 5 is not x = 5, although both are 5
         return Answer(key if key != _key(reference) else f"{form.name or form.text} = {key}", form.text, correct=False)
+
+
+@lru_cache(maxsize=64)  # ``aanswers`` reads a row's responses before ``read_answers``
+def _found(text: str, forms: tuple[str, ...]) -> str | None:
+    return answer_in(standing(untagged(text)), forms)
 
 
 _DATE = lazy_regex(r"\d{4}([-/])\d{1,2}\1\d{1,2}|\d{1,2}([-/])\d{1,2}\2\d{4}")

@@ -55,7 +55,7 @@ _SENTENCE = lazy_regex(r"[.!?](?=\s)|[\n;。！？]")
 def standing(text: str) -> str:
     """The text without the values, boxes and statements that it denies or takes back."""
     lower = text.lower()
-    if not any(hint in lower for hint in _HINTS):
+    if not any(map(lower.__contains__, _HINTS)):
         return text
     text = _VALUE.sub(" ", without_denied_boxes(text))
     text = _THOUGHT.sub(" ", text)
